@@ -157,11 +157,11 @@ async def page(request: Request) -> Response:
         newest = await service.page(caller.project_id, limit=limits.BARE_LIST_MAX, which=which)
         return json_response(await render_list(request, newest.batches, dialect))
     asked = read_query(request, ListBatches)
-    batches = await service.page(
+    listed = await service.page(
         caller.project_id, after=asked.after or None, limit=asked.limit, which=which
     )
-    rendered = await render_list(request, batches.batches, dialect)
-    return json_response(openai.batch_page(rendered, more=batches.more))
+    rendered = await render_list(request, listed.batches, dialect)
+    return json_response(openai.batch_page(rendered, more=listed.more))
 
 
 def _filter_of(asked: FilterBatches) -> BatchFilter:

@@ -63,16 +63,16 @@ async def lines_of(request: Request, batch_id: str, asked: ListLines) -> LinePag
         return await _growing(request, file, asked)
     input_key = await _input_key(request, batch.input_file_id)
     if asked.custom_id is not None:
-        lines = await services.result_pages.find(file, asked.custom_id, input_key)
-        return _page(lines, has_more=False)
-    lines = await services.result_pages.page(file, asked.first, asked.limit, input_key)
-    return _page(lines, has_more=asked.first + len(lines.lines) < lines.total)
+        page = await services.result_pages.find(file, asked.custom_id, input_key)
+        return _page(page, has_more=False)
+    page = await services.result_pages.page(file, asked.first, asked.limit, input_key)
+    return _page(page, has_more=asked.first + len(page.lines) < page.total)
 
 
-def _page(lines: ResultPage, *, has_more: bool) -> LinePage:
+def _page(page: ResultPage, *, has_more: bool) -> LinePage:
     return LinePage(
-        data=[_object(each) for each in lines.lines],
-        total=lines.total,
+        data=[_object(each) for each in page.lines],
+        total=page.total,
         has_more=has_more,
         in_input_order=True,
     )

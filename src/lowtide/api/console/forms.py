@@ -20,10 +20,10 @@ async def read_form(request: Request) -> Mapping[str, str]:
     `invalid_request`.
     """
     body = await read_bounded(request, limits.FORM_FIELD_BYTES_MAX)
-    fields = _decoded(body, limits.FORM_PARTS_MAX)
-    values_by_name = {name: values[-1] for name, values in fields.items()}
-    check_csrf(request, values_by_name.get("csrf", ""))
-    return values_by_name
+    values_of = _decoded(body, limits.FORM_PARTS_MAX)
+    fields = {name: values[-1] for name, values in values_of.items()}
+    check_csrf(request, fields.get("csrf", ""))
+    return fields
 
 
 class Form:

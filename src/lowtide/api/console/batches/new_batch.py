@@ -36,16 +36,16 @@ async def upload(request: Request) -> Response:
         check_csrf(request, fields.get("csrf", ""))
 
     try:
-        form = await receive_form(request, identify(request).project_id, before_file)
-        if not isinstance(form, File):
-            check_csrf(request, form.get("csrf", ""))
-        if not isinstance(form, File) or not form.bytes:
+        received = await receive_form(request, identify(request).project_id, before_file)
+        if not isinstance(received, File):
+            check_csrf(request, received.get("csrf", ""))
+        if not isinstance(received, File) or not received.bytes:
             raise LowtideError("invalid_request", "Choose a file with requests first.", "file")
     except LowtideError as error:
         if not wants_html(request.scope):
             raise
         return await show(request, PATH, error)
-    path = f"{PATH}/{form.id}"
+    path = f"{PATH}/{received.id}"
     if not wants_html(request.scope):  # the page's script, which shows how far the upload is
         return json_response({"address": base_of(request) + path})
     return go_to(request, path)

@@ -7,12 +7,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
 from lowtide.store.sql_store import SqlStore
 from property_profiles import register_profiles
+from testkit.empty_database import place_empty_database
 from testkit.postgres import PostgresMissing, PostgresServer, running_postgres
 
 register_profiles()
@@ -68,6 +70,21 @@ async def _make(url: str) -> None:
     store = SqlStore(url)
     await store.open()
     await store.aclose()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The address of a database that is at head and empty."""
+    path = tmp_path / "lowtide.db"
+    place_empty_database(path)
+    return f"sqlite+aiosqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """Where a store of this kind is kept: what a second process would open, too."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What the contracts of the ports are held against: each adapter as a fixture."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from engine_adapters import ADAPTERS
@@ -9,23 +8,8 @@ from engine_adapters import ADAPTERS
 from lowtide.ports.engine import Engine
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
-from testkit.empty_database import place_empty_database
 from testkit.scripted_engine import ScriptedEngine
 from testkit.store_fixture import StoreFixture
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    path = tmp_path / "lowtide.db"
-    place_empty_database(path)
-    return f"sqlite+aiosqlite:///{path}"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def store_url(request: pytest.FixtureRequest) -> str:
-    """Where a store of this kind is kept: what a second process would open, too."""
-    url: str = request.getfixturevalue(f"{request.param}_url")
-    return url
 
 
 @pytest.fixture

@@ -2,29 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 
 import pytest
-from ownership_env import Fleet
+from ownership_env import Fleet, Worker
 
 from lowtide import limits
 from lowtide.core.replicas.replica_assignment import Fleet as Seen
 from lowtide.core.replicas.replica_assignment import Member
 from lowtide.store.sql_store import SqlStore
-from testkit.empty_database import place_empty_database
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    path = tmp_path / "lowtide.db"
-    place_empty_database(path)
-    return f"sqlite+aiosqlite:///{path}"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def store_url(request: pytest.FixtureRequest) -> str:
-    url: str = request.getfixturevalue(f"{request.param}_url")
-    return url
 
 
 @pytest.fixture
@@ -106,15 +91,22 @@ async def test_one_that_leaves_the_list_while_it_is_claimed_is_given_back_and_st
     assert (a.sends_to, b.sends_to) == ({"r0"}, {"r1"})
 
 
-async def test_an_engine_that_left_is_not_claimed_by_a_worker_whose_list_is_older(
-    harness: Fleet,
-) -> None:
+async def _one_that_left(harness: Fleet) -> tuple[Worker, Worker, str, str]:
+    """Two workers with an engine each: `a`, whose engine just left its own list, and `b`, which
+    still lists both; then that engine and the other one."""
     a, b = harness.worker("a"), harness.worker("b")
     await harness.settle(a, b)
     (left,) = a.sends_to
     (other,) = b.sends_to
     a.relist(other)
     await harness.settle(a, b)
+    return a, b, left, other
+
+
+async def test_an_engine_that_left_is_not_claimed_by_a_worker_whose_list_is_older(
+    harness: Fleet,
+) -> None:
+    a, b, left, other = await _one_that_left(harness)
     assert (a.sends_to, b.sends_to) == (set(), {other})
     owner = (await harness.store.fleet()).owners[left]
     assert owner is not None and owner.worker_id == "a", "it is kept, and idle"
@@ -126,12 +118,7 @@ async def test_an_engine_that_left_is_not_claimed_by_a_worker_whose_list_is_olde
 async def test_a_worker_that_goes_on_listing_what_left_another_s_list_gets_it_soon(
     harness: Fleet,
 ) -> None:
-    a, b = harness.worker("a"), harness.worker("b")
-    await harness.settle(a, b)
-    (left,) = a.sends_to
-    (other,) = b.sends_to
-    a.relist(other)
-    await harness.settle(a, b)
+    a, b, left, other = await _one_that_left(harness)
     harness.at_s += limits.OWNERSHIP_LEFT_S - 0.01
     await harness.settle(a, b)
     assert b.sends_to == {other}

@@ -1,9 +1,10 @@
 """When the batches of a pool will be done, and which completion windows can be kept.
 
 Pure. The service asks with the pool's backlog and its outlook; loops/scheduling/urgency.py takes
-the backlog as the scheduler's entries. `finish_s` plays the queue forward as a fluid: organizations
-share the pool by weight, each works its own batches off in their order. `assess_window` asks the
-other question, whether a deadline can be kept at all, which is earliest deadline first. Invariants:
+the backlog as the scheduler's entries. `work_until_done` plays the queue forward as a fluid:
+organizations share the pool by weight, each works its own batches off in their order.
+`assess_window` asks the other question, whether a deadline can be kept at all, which is earliest
+deadline first. Invariants:
 what was learnt in a batch itself counts more with each of its answers; no promise without an
 outlook.
 """
@@ -80,12 +81,13 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def finish_s(backlog: Iterable[Backlog], outlook: CapacityForecast) -> dict[str, float | None]:
-    """Seconds until each batch of one pool is done, if nothing else comes; None: not foreseeable.
+def work_until_done(backlog: Iterable[Backlog]) -> dict[str, float]:
+    """Work units that one pool does until each batch is done, if nothing else comes, whatever its
+    pace: a forecast turns them into seconds (`CapacityForecast.seconds_for`).
 
     With T organizations and B batches O(B log B): in units of virtual time, in which every
     organization gets its weight, each batch's end is known at once; then virtual time is turned
-    into work, and work into seconds.
+    into work.
     """
     entries = ((part.entry(), part.weight) for part in backlog if not part.paused)
     queues: dict[str, list[tuple[Entry, float]]] = {}
@@ -99,14 +101,14 @@ def finish_s(backlog: Iterable[Backlog], outlook: CapacityForecast) -> dict[str,
         for place, (entry, _) in enumerate(queue, 1):
             virtual += entry.cost / weight
             ends.append((virtual, entry.batch_id, place == len(queue), weight))
-    seconds: dict[str, float | None] = {}
+    until: dict[str, float] = {}
     work = virtual_now = 0.0
     for virtual, batch_id, last, weight in sorted(ends):
         work += (virtual - virtual_now) * weights
         virtual_now = virtual
-        seconds[batch_id] = outlook.seconds_for(work)
+        until[batch_id] = work
         weights -= weight if last else 0.0
-    return seconds
+    return until
 
 
 class Feasibility(msgspec.Struct, frozen=True, kw_only=True):

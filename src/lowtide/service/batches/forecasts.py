@@ -7,7 +7,6 @@ nothing is known, or of a file whose lines could not be read.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
 
 import msgspec
 
@@ -26,9 +25,9 @@ from lowtide.core.scheduling.feasibility import (
     Kept,
     assess_window,
     combine,
-    finish_s,
+    work_until_done,
 )
-from lowtide.core.scheduling.forecast import HourOfWeek, capacity_forecast
+from lowtide.core.scheduling.forecast import CapacityForecast, HourOfWeek, capacity_forecast
 from lowtide.core.scheduling.operating_hours import OperatingHours
 from lowtide.core.validation.planner import Planner
 from lowtide.ports.blobs import BlobNotFound, Blobs
@@ -55,13 +54,19 @@ class _Pool:
         self.usual = capacity_forecast(*known, "p50", hours.get(model))
         self.safe = capacity_forecast(*known, "p20", hours.get(model))
         self.due = Due(backlog if self.usual is not None else ())
-        self.ends_s = finish_s(backlog, self.usual) if self.usual is not None else {}
-        self._backlog = backlog
+        self._until_done = work_until_done(backlog) if self.usual is not None else {}
 
-    @cached_property
-    def safe_ends_s(self) -> Mapping[str, float | None]:
-        """When batches end by the cautious forecast, as `ends_s` says it of the usual one."""
-        return finish_s(self._backlog, self.safe) if self.safe is not None else {}
+    def end_s(self, batch_id: str) -> float | None:
+        """Seconds until the batch is done at the usual pace; None: not foreseeable."""
+        return self._end_by(self.usual, batch_id)
+
+    def safe_end_s(self, batch_id: str) -> float | None:
+        """The same by the cautious forecast."""
+        return self._end_by(self.safe, batch_id)
+
+    def _end_by(self, forecast: CapacityForecast | None, batch_id: str) -> float | None:
+        work = self._until_done.get(batch_id)
+        return None if forecast is None or work is None else forecast.seconds_for(work)
 
 
 class _View:
@@ -194,7 +199,7 @@ def _forecast(model: str, view: _View) -> PoolForecast:
     parts = sorted(view.backlog.get(model, ()), key=lambda part: (part.deadline_at, part.batch_id))
     courses = []
     for part in parts:
-        end_s = pool.ends_s.get(part.batch_id)
+        end_s = pool.end_s(part.batch_id)
         verdict = _judged(model, part.cost_left, part.deadline_at, view, counted=True)
         end_at = view.at + timedelta(seconds=end_s) if end_s is not None else None
         courses.append(
@@ -213,8 +218,8 @@ def _prospect(parts: Iterable[Backlog], view: _View) -> Prospect:
     verdicts = []
     for part in parts:
         pool = view.pool(part.model)
-        ends.append(pool.ends_s.get(part.batch_id))
-        safe_ends.append(pool.safe_ends_s.get(part.batch_id))
+        ends.append(pool.end_s(part.batch_id))
+        safe_ends.append(pool.safe_end_s(part.batch_id))
         verdicts.append(_judged(part.model, part.cost_left, part.deadline_at, view, counted=True))
     eta_s, safe_s = _last(ends), _last(safe_ends)
     is_later = (

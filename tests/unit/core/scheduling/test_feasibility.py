@@ -1,5 +1,6 @@
 """When batches will be done, and which windows can be kept, from values alone."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,8 +15,8 @@ from lowtide.core.scheduling.feasibility import (
     assess_window,
     combine,
     duration,
-    finish_s,
     sentence,
+    work_until_done,
 )
 from lowtide.core.scheduling.forecast import CapacityForecast
 from lowtide.core.usage import Usage
@@ -25,6 +26,11 @@ NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
 STEADY = CapacityForecast(NOW, [1.0] * FORECAST_HOURS)
 """A work unit a second."""
 HALF = CapacityForecast(NOW, [0.5] * FORECAST_HOURS)
+
+
+def finish_s(backlog: Iterable[Backlog], forecast: CapacityForecast) -> dict[str, float | None]:
+    """Seconds until each batch is done, as a page tells them of one pool."""
+    return {each: forecast.seconds_for(work) for each, work in work_until_done(backlog).items()}
 
 
 def part(

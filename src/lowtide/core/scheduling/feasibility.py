@@ -4,9 +4,8 @@ Pure. The service asks with the pool's backlog and its outlook; loops/scheduling
 the backlog as the scheduler's entries. `work_until_done` plays the queue forward as a fluid:
 organizations share the pool by weight, each works its own batches off in their order.
 `assess_window` asks the other question, whether a deadline can be kept at all, which is earliest
-deadline first. Invariants:
-what was learnt in a batch itself counts more with each of its answers; no promise without an
-outlook.
+deadline first. Invariants: what was learnt in a batch itself counts more with each of its answers;
+no promise without an outlook.
 """
 
 from bisect import bisect_right

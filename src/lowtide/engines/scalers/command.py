@@ -99,6 +99,8 @@ class CommandScaler:
             if state.condition == "running":
                 running += 1
             elif state.condition == "ended" and self._told.get(slot.replica) != state.pid:
+                if slot.is_child_alive:
+                    continue  # it is ending: the next look has its status
                 self._told[slot.replica] = state.pid
                 said = log.last_line()
                 with_status = "" if status is None else f" with status {status}"

@@ -46,6 +46,14 @@ class ProcessSlot:
         self.path = path
         self.replica = replica
         self._child: int | None = None
+        self._status: int | None = None
+
+    @property
+    def is_child_alive(self) -> bool:
+        """Whether the process that was started here was not reaped yet. One that ends lets go of
+        the lock first, and has its status a moment later.
+        """
+        return self._child is not None
 
     def state(self) -> SlotState:
         """What runs in it."""
@@ -80,6 +88,7 @@ class ProcessSlot:
             except BlockingIOError:
                 return False
             os.ftruncate(fd, 0)
+            self._status = None
             script = _DETACH.format(boot=_boot()) if detaches else _RUN
             self._child = os.posix_spawn(
                 "/bin/sh",
@@ -100,20 +109,20 @@ class ProcessSlot:
             os.close(fd)  # closing leaves the lock with the child, unlocking would not
 
     def reap(self) -> int | None:
-        """The exit status of the process that was started here, once; negative: the signal that
-        ended it. None while it runs, or where another process has started it.
+        """Takes the exit status of the process that was started here, if it has ended, and returns
+        it until the next start; negative: the signal that ended it. None while it runs, or where
+        another process has started it.
         """
-        if self._child is None:
-            return None
-        try:
-            pid, status = os.waitpid(self._child, os.WNOHANG)
-        except ChildProcessError:
-            self._child = None
-            return None
-        if pid == 0:
-            return None
-        self._child = None
-        return os.waitstatus_to_exitcode(status)
+        if self._child is not None:
+            try:
+                pid, status = os.waitpid(self._child, os.WNOHANG)
+            except ChildProcessError:
+                self._child = None
+            else:
+                if pid:
+                    self._child = None
+                    self._status = os.waitstatus_to_exitcode(status)
+        return self._status
 
     def signal(self, number: int) -> None:
         """Sends a signal to the group of the engine that runs here."""

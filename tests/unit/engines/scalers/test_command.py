@@ -108,6 +108,37 @@ async def test_a_program_that_is_not_there_is_told(box: Box) -> None:
     assert "not found" in look.trouble
 
 
+async def test_the_end_is_told_with_its_status_though_the_lock_is_free_before(box: Box) -> None:
+    gate = box.folder / "gate"
+    os.mkfifo(gate)
+    scaler = box.scaler(f"exec 9>&-; read go < {gate}; exit 3")
+    await scaler.ask(1)
+    slot = ProcessSlot(box.slots / "0.slot", 0)
+    await until(lambda: slot.state().condition == "ended")
+    assert (await scaler.look()).trouble == ""
+    await asyncio.to_thread(gate.write_text, "go\n")
+    look = await looked(scaler, lambda look: bool(look.trouble))
+    assert "with status 3" in look.trouble
+
+
+async def test_a_slot_knows_the_status_of_its_process_until_the_next_start(box: Box) -> None:
+    box.slots.mkdir()
+    slot = ProcessSlot(box.slots / "0.slot", 0)
+    log_fd = os.open(os.devnull, os.O_WRONLY)
+    try:
+        assert slot.start(("sh", "-c", "exit 3"), os.environ, log_fd, detaches=False)
+        await until(lambda: slot.reap() is not None)
+        assert (slot.reap(), slot.is_child_alive) == (3, False)
+        assert slot.start(("sleep", "600"), os.environ, log_fd, detaches=False)
+    finally:
+        os.close(log_fd)
+    assert (slot.reap(), slot.is_child_alive) == (None, True)
+    await until(lambda: slot.state().pid is not None)
+    slot.signal(signal.SIGKILL)
+    await until(lambda: slot.reap() is not None)
+    assert slot.reap() == -signal.SIGKILL
+
+
 async def test_what_runs_is_stopped_from_the_top_as_a_group(box: Box) -> None:
     scaler = box.scaler("sleep 600 & echo $!; wait")
     await scaler.ask(2)

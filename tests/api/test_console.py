@@ -15,7 +15,7 @@ from console_client import FORM, HTML, csrf_in, get, post, sign_in
 from tenant_env import EVERYTHING, Env, line
 
 from lowtide import limits
-from lowtide.api.console import live_pages
+from lowtide.api.console import page_looks
 from lowtide.api.console.rendering import render
 from lowtide.config import ServerSettings, Settings
 from lowtide.core.reporting.worker_report import WorkerReport
@@ -293,7 +293,7 @@ def test_a_look_that_two_people_share_has_the_token_of_each(
         rendered.append(template)
         return render(template, context)
 
-    monkeypatch.setattr(live_pages, "render", noted)
+    monkeypatch.setattr(page_looks, "render", noted)
     monkeypatch.setattr(limits, "CONSOLE_LOOK_SHARED_S", PATIENCE_S)
     tenant = env.tenant()
     path = f"/console/batches/{tenant.create(line('1')).json['id']}"

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from lowtide import limits
-from lowtide.api.console.shared_looks import Look, LookKey, SharedLooks, ShownPart
+from lowtide.api.console.page_looks import Look, ShownPart
+from lowtide.api.console.shared_looks import LookKey, SharedLooks
 
 KEY = LookKey("project", frozenset({"read"}), "http://host", (("of", "/"),))
-PARTS = (ShownPart("batches", b"digest", b"event"),)
+PARTS = (ShownPart("batches", b"digest", lambda: "html"),)
 
 
 class Page:
@@ -16,11 +17,13 @@ class Page:
 
     def __init__(self) -> None:
         self.looks = 0
+        self.given: list[tuple[Look, bool]] = []
         self.may_end = asyncio.Event()
         self.failure: Exception | None = None
 
-    async def look(self) -> Look:
+    async def look(self, before: Look, is_whole: bool) -> Look:
         self.looks += 1
+        self.given.append((before, is_whole))
         await self.may_end.wait()
         if self.failure is not None:
             raise self.failure
@@ -109,3 +112,36 @@ async def test_a_failure_is_told_to_all_who_wait() -> None:
     page.may_end.set()
     told = await asyncio.gather(*readers, return_exceptions=True)
     assert told == [page.failure] * 2
+
+
+async def test_a_look_begins_at_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, page = SharedLooks(), Page()
+    page.may_end.set()
+    monkeypatch.setattr(limits, "CONSOLE_LOOK_SHARED_S", 0.0)
+    monkeypatch.setattr(limits, "CONSOLE_LOOKS_PER_S", 1e9)
+    for is_first in (False, False, True):
+        await shared.get(KEY, page.look, is_first=is_first)
+    page.failure = ValueError("gone")
+    with pytest.raises(ValueError, match="gone"):
+        await shared.get(KEY, page.look)
+    page.failure = None
+    await shared.get(KEY, page.look)
+    assert page.given == [((), True), (PARTS, False), (PARTS, True), (PARTS, False), ((), False)]
+
+
+async def test_a_page_that_was_just_loaded_takes_no_look_that_has_old_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, page = SharedLooks(), Page()
+    page.may_end.set()
+    await shared.get(KEY, page.look)
+    monkeypatch.setattr(limits, "CONSOLE_LOOK_SHARED_S", 0.0)
+    monkeypatch.setattr(limits, "CONSOLE_LOOKS_PER_S", 1e9)
+    await shared.get(KEY, page.look)  # parts of it are as old as the first look
+    monkeypatch.undo()
+    await shared.get(KEY, page.look, is_first=True)
+    assert page.looks == 2, "all of it is new enough"
+    known = shared._looks[KEY]
+    shared._looks[KEY] = known._replace(whole_at=known.at - limits.CONSOLE_LOOK_SHARED_S)
+    await shared.get(KEY, page.look, is_first=True)
+    assert [is_whole for _, is_whole in page.given] == [True, False, True]

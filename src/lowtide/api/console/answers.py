@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from lowtide.api.console.failures import Handler, told_on_a_page
 from lowtide.api.console.forms import read_form
+from lowtide.api.console.page_looks import whole_context
 from lowtide.api.console.rendering import render
 from lowtide.api.console.shared_looks import SharedLooks
 from lowtide.api.console.views import shell_of, view_of
@@ -57,7 +58,8 @@ async def show(
     """
     view, parameters = view_of(path)
     shell = {**shell_of(request), "path": path, "failure": failure, "is_live": bool(view.fragments)}
-    text = render(view.template, {**shell, **await view.load(request, **parameters), **more})
+    shown = await whole_context(request, view, parameters)
+    text = render(view.template, {**shell, **shown, **more})
     return html(text, 200 if failure is None else STATUS_OF[failure.code])
 
 

@@ -1,24 +1,23 @@
 """`GET /console/live?of=PATH`: the parts of a page that have changed, as server-sent events.
 
-Each event is `{"id": ..., "html": ...}`: the new content of one element. A page renders its parts
-once in `CONSOLE_REFRESH_S`, however fast batches move, and sends what differs; between two looks it
+Each event is `{"id": ..., "html": ...}`: the new content of one element. A page is looked at once
+in `CONSOLE_REFRESH_S`, however fast batches move, and sends what differs; between two looks it
 costs nothing. The stream ends when the server stops, and the page asks again. With `once` it ends
-after the first look: for browsers that have no connection left for a stream. Pages that show the
-same to people with the same rights share their looks (shared_looks.py).
+after the first look, for browsers that have no connection left for a stream: `once=again` from a
+page that has asked before. Pages that show the same to people with the same rights share their
+looks (shared_looks.py).
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from hashlib import sha256
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from lowtide import limits
-from lowtide.api.console.rendering import render
+from lowtide.api.console.page_looks import Look, changed, look_at
 from lowtide.api.console.session_guard import COOKIE
-from lowtide.api.console.shared_looks import Look, LookKey, SharedLooks, ShownPart
+from lowtide.api.console.shared_looks import LookKey, SharedLooks
 from lowtide.api.console.views import View, shell_of, view_of
 from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import identify, services_of
@@ -68,6 +67,7 @@ class _Reader:
         self._view = view
         self._parameters = parameters
         self._sent: dict[str, bytes] = {}
+        self._is_new = request.query_params.get("once") != "again"
         caller, shown = identify(request), [*request.query_params.multi_items()]
         self._key = LookKey(
             caller.project_id,
@@ -85,26 +85,23 @@ class _Reader:
             raise LowtideError("missing_api_key", "Sign in to the console first.")
         looks: SharedLooks = self._request.app.state.console_looks
         try:
-            look = await looks.get(self._key, self._look, is_first=not self._sent)
+            look = await looks.get(self._key, self._look, is_first=self._is_new)
         except (StoreError, BlobError):
             return []  # the page stays as it is until the storage is back
-        changed = [part for part in look if self._sent.get(part.element) != part.digest]
-        self._sent.update((part.element, part.digest) for part in changed)
+        parts = changed(look, self._sent)
+        self._sent = {part.element: part.digest for part in look}
+        self._is_new = False
         csrf: str = self._request.state.csrf
-        return [part.event.replace(looks.csrf_mark, csrf.encode()) for part in changed]
+        return [part.event.replace(looks.csrf_mark, csrf.encode()) for part in parts]
 
-    async def _look(self) -> Look:
-        loaded = await self._view.load(self._request, **self._parameters)
+    async def _look(self, before: Look, is_whole: bool) -> Look:
         looks: SharedLooks = self._request.app.state.console_looks
-        shell = {**shell_of(self._request), "csrf": looks.csrf_mark.decode()}
-        context = {**shell, **loaded, "path": self._path}
-        parts: list[ShownPart] = []
-        for element, template in self._view.fragments.items():
-            html = render(template, context)
-            told = msgspec.json.encode({"id": element, "html": html})
-            digest = sha256(html.encode()).digest()
-            parts.append(ShownPart(element, digest, b"data: " + told + b"\n\n"))
-        return parts
+        csrf = looks.csrf_mark.decode()
+        shell = {**shell_of(self._request), "csrf": csrf, "path": self._path}
+        now_s = asyncio.get_running_loop().time()
+        return await look_at(
+            self._request, self._view, self._parameters, shell, before, now_s, is_whole=is_whole
+        )
 
 
 async def _stream(reader: _Reader, view: View, services: Services) -> AsyncIterator[bytes]:

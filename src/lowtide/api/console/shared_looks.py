@@ -3,17 +3,18 @@
 Twenty open lists of batches would ask the store and render the same twenty times. Called by
 `live_pages`. Invariants: a look is shared only where all that it depends on is the same, which
 `LookKey` names; it is no older than `CONSOLE_LOOK_SHARED_S`, or, where many different pages are
-open, than they need to stay within `CONSOLE_LOOKS_PER_S`; it goes on when a reader leaves. The
-token of a session is the one thing in it that differs from person to person: a look has
-`csrf_mark` in its place.
+open, than they need to stay within `CONSOLE_LOOKS_PER_S`; it goes on when a reader leaves; a page
+that was just loaded is not told what was before. The token of a session is the one thing in it that
+differs from person to person: a look has `csrf_mark` in its place.
 """
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from lowtide import limits
+from lowtide.api.console.page_looks import Look
 from lowtide.core.accounts.tenancy import Scope
 
 
@@ -27,15 +28,30 @@ class LookKey(NamedTuple):
     query: tuple[tuple[str, str], ...]
 
 
-class ShownPart(NamedTuple):
-    """The content of one element as an event, and the digest of it."""
-
-    element: str
-    digest: bytes
-    event: bytes
+LookAgain = Callable[[Look, bool], Awaitable[Look]]
+"""Looks at a page, given the last look at it and whether all of it is to be new."""
 
 
-Look = Sequence[ShownPart]
+class _Shared(NamedTuple):
+    """A look, done or under way. `at`, `whole_at`: when it was begun, and when the last one was of
+    which all is new, in seconds of the event loop.
+    """
+
+    at: float
+    whole_at: float
+    task: "asyncio.Task[Look]"
+
+    @property
+    def is_whole(self) -> bool:
+        return self.at == self.whole_at
+
+    @property
+    def seen(self) -> Look:
+        """What it saw; nothing where it failed, or is not done."""
+        task = self.task
+        return (
+            task.result() if task.done() and not task.cancelled() and not task.exception() else ()
+        )
 
 
 class SharedLooks:
@@ -43,27 +59,34 @@ class SharedLooks:
 
     def __init__(self) -> None:
         self.csrf_mark: Final = secrets.token_hex(32).encode()  # no text of others can hold it
-        self._looks: dict[LookKey, tuple[float, asyncio.Task[Look]]] = {}
+        self._looks: dict[LookKey, _Shared] = {}
 
-    async def get(
-        self, key: LookKey, look: Callable[[], Awaitable[Look]], *, is_first: bool = False
-    ) -> Look:
+    async def get(self, key: LookKey, look: LookAgain, *, is_first: bool = False) -> Look:
         """A look that is new enough, or a new one. `is_first`: of a page that was loaded just now,
         which must not go back to what was. Raises what `look` raises.
         """
         now = asyncio.get_running_loop().time()
         known = self._looks.get(key)
-        age_max_s = limits.CONSOLE_LOOK_SHARED_S if is_first else self._age_max_s()
-        if known is None or (now - known[0] >= age_max_s and known[1].done()):
+        if known is None or self._is_old(known, now, is_first=is_first):
+            before = () if known is None else known.seen
             self._forget_old(now)
-            task = asyncio.ensure_future(look())
+            is_whole = is_first or known is None
+            task = asyncio.ensure_future(look(before, is_whole))
             task.add_done_callback(_seen)
-            known = self._looks[key] = (now, task)
-        return await asyncio.shield(known[1])
+            whole_at = now if is_whole or known is None else known.whole_at
+            known = self._looks[key] = _Shared(now, whole_at, task)
+        return await asyncio.shield(known.task)
 
     def forget(self) -> None:
         """Looks at everything anew: something was changed by hand."""
         self._looks.clear()
+
+    def _is_old(self, known: _Shared, now: float, *, is_first: bool) -> bool:
+        """Whether another look is due. One that is under way is waited for."""
+        if is_first:
+            under_way = known.is_whole and not known.task.done()
+            return not under_way and now - known.whole_at >= limits.CONSOLE_LOOK_SHARED_S
+        return known.task.done() and now - known.at >= self._age_max_s()
 
     def _age_max_s(self) -> float:
         """The more different pages are open, the longer each look is good for: together they take
@@ -76,7 +99,7 @@ class SharedLooks:
         """Forgets the looks that no stream has asked for since they grew old."""
         age_max_s = self._age_max_s() + limits.CONSOLE_REFRESH_S
         old = [
-            key for key, (at, task) in self._looks.items() if now - at >= age_max_s and task.done()
+            key for key, its in self._looks.items() if now - its.at >= age_max_s and its.task.done()
         ]
         for key in old:
             del self._looks[key]

@@ -12,6 +12,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from lowtide import limits
 from lowtide.api.console.accounts.administration_views import (
     load_organization,
     load_organizations,
@@ -21,9 +22,28 @@ from lowtide.api.console.accounts.usage_view import load_usage
 from lowtide.api.console.batches.batch_rows import (
     Context,
 )
-from lowtide.api.console.batches.batch_views import load_batch, load_batches, load_lines
+from lowtide.api.console.batches.batch_views import (
+    age_of_rest,
+    load_batch,
+    load_batches,
+    load_fleet,
+    load_lines,
+    step_of,
+)
 from lowtide.api.console.batches.draft_views import load_draft, load_new
-from lowtide.api.console.replicas.engine_views import load_engine, load_engines, load_week
+from lowtide.api.console.batches.history_view import (
+    age_of_strip,
+    load_events,
+    load_plots,
+    load_strip,
+)
+from lowtide.api.console.fragments import Fragment, Rows
+from lowtide.api.console.replicas.engine_views import (
+    load_drawn,
+    load_engine,
+    load_engines,
+    load_week,
+)
 from lowtide.api.console.webhooks.webhook_views import load_webhook, load_webhooks
 from lowtide.api.middleware.caller import Caller, identify, services_of
 from lowtide.core.errors import LowtideError
@@ -31,15 +51,14 @@ from lowtide.core.errors import LowtideError
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A page: its address, its template, the parts of it that change, and what fills them.
-
-    `fragments` maps the id of an element to the template of its content.
+    """A page: its address, its template, what fills it, and by the ids of their elements the parts
+    of it that change.
     """
 
     path: re.Pattern[str]
     template: str
     load: Callable[..., Awaitable[Context]]
-    fragments: Mapping[str, str] = field(default_factory=dict)
+    fragments: Mapping[str, Fragment] = field(default_factory=dict)
 
 
 def shell_of(request: Request) -> Context:
@@ -59,22 +78,37 @@ def shell_of(request: Request) -> Context:
     }
 
 
+def _age_of_history(_: Context) -> float:
+    return limits.CONSOLE_HISTORY_REFRESH_S
+
+
+_ENGINES: Final = {
+    "engines": Fragment("parts/engines.html"),
+    "drawn": Fragment("parts/engine_plots.html", more=load_drawn, age_s=_age_of_history),
+}
+
 VIEWS: Final[Sequence[View]] = (
     View(
         re.compile(r"/(?:console(?:/batches)?)?"),
         "batches.html",
         load_batches,
-        {"fleet": "parts/fleet.html", "batches": "parts/batches.html"},
+        {
+            "fleet": Fragment("parts/fleet.html", more=load_fleet, age_s=_age_of_history),
+            "batches": Fragment(
+                "parts/batches.html", rows=Rows("batches", "parts/batch_row.html", ("older",))
+            ),
+        },
     ),
     View(
         re.compile(r"/console/batches/(?P<batch_id>[^/]+)"),
         "batch.html",
         load_batch,
         {
-            "actions": "parts/actions.html",
-            "batch": "parts/batch.html",
-            "history": "parts/history.html",
-            "details": "parts/batch_details.html",
+            "actions": Fragment("parts/actions.html", age_s=age_of_rest, step=step_of),
+            "batch": Fragment("parts/batch.html"),
+            "history": Fragment("parts/history.html", load_plots, age_of_rest, step_of),
+            "strip": Fragment("parts/strip.html", load_strip, age_of_strip, step_of),
+            "details": Fragment("parts/batch_details.html", load_events, age_of_rest, step_of),
         },
     ),
     View(re.compile(r"/console/batches/(?P<batch_id>[^/]+)/lines"), "lines.html", load_lines),
@@ -84,14 +118,16 @@ VIEWS: Final[Sequence[View]] = (
         re.compile(r"/console/engines"),
         "engines.html",
         load_engines,
-        {"engines": "parts/engines.html", "drawn": "parts/engine_plots.html"},
+        _ENGINES,
     ),
-    View(re.compile(r"/console/week"), "week.html", load_week, {"week": "parts/week.html"}),
+    View(
+        re.compile(r"/console/week"), "week.html", load_week, {"week": Fragment("parts/week.html")}
+    ),
     View(
         re.compile(r"/console/engines/(?P<name>.+)"),
         "engine.html",
         load_engine,
-        {"engines": "parts/engines.html", "drawn": "parts/engine_plots.html"},
+        _ENGINES,
     ),
     View(re.compile(r"/console/usage"), "usage.html", load_usage),
     View(re.compile(r"/console/webhooks"), "webhooks.html", load_webhooks),
@@ -99,7 +135,7 @@ VIEWS: Final[Sequence[View]] = (
         re.compile(r"/console/webhooks/(?P<webhook_id>[^/]+)"),
         "webhook.html",
         load_webhook,
-        {"deliveries": "parts/deliveries.html"},
+        {"deliveries": Fragment("parts/deliveries.html")},
     ),
     View(re.compile(r"/console/admin"), "organizations.html", load_organizations),
     View(

@@ -3,7 +3,7 @@
 The objects are those of `/v1/batches`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -21,14 +21,12 @@ from lowtide.api.console.batches.batch_rows import (
 )
 from lowtide.api.console.batches.buttons import buttons_of
 from lowtide.api.console.batches.filter_box import read_filter
-from lowtide.api.console.batches.history_view import history_context
 from lowtide.api.console.batches.shown_lines import shown_line
 from lowtide.api.dialects import openai
 from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.objects.accounts import UsageLine
 from lowtide.api.objects.batches import BatchObject
-from lowtide.api.objects.engines import EngineTotals
 from lowtide.api.openapi.routes import read_query
 from lowtide.api.replicas.engines import engines_of, totals_of
 from lowtide.core.batches.batch import TERMINAL, Batch
@@ -58,12 +56,12 @@ async def load_batches(request: Request) -> Context:
         identify(request).project_id, [each.input_file_id for each in shown]
     )
     return {
-        "fleet": await _fleet(request),
         "q": typed,
         "wrong": wrong,
         "batches": [
             {
                 **row_of(each, names, without_answer(each)),
+                "element": f"row-{each.id}",
                 "owner": batch.user_id,
                 "rate": mean_rate(batch, now),
             }
@@ -76,15 +74,15 @@ async def load_batches(request: Request) -> Context:
     }
 
 
-async def _fleet(request: Request) -> EngineTotals | None:
+async def load_fleet(request: Request, _: Context) -> Context:
     """All engines together, for administrators: what one project waits for may be another's."""
     if "admin" not in identify(request).scopes:
-        return None
-    return await totals_of(request, (await engines_of(request)).data)
+        return {"fleet": None}
+    return {"fleet": await totals_of(request, (await engines_of(request)).data)}
 
 
 async def load_batch(request: Request, batch_id: str) -> Context:
-    """One batch, whatever of it is known now."""
+    """One batch as it is now. `stored`: its record, for what the page's parts load besides."""
     services, project_id = services_of(request), identify(request).project_id
     batch = await services.batches.get(project_id, batch_id)
     (shown,) = await _objects(request, [batch])
@@ -97,7 +95,7 @@ async def load_batch(request: Request, batch_id: str) -> Context:
     return {
         **row_of(shown, names, unrun),
         **tree,
-        **await history_context(request, batch, shown),
+        "stored": batch,
         "buttons": buttons_of(shown, tree["unfinished_id"]),
         "address": public_base(request),
         "failures": groups,
@@ -107,6 +105,21 @@ async def load_batch(request: Request, batch_id: str) -> Context:
         "error_file_id": batch.error_file_id,
         "is_whole": batch.status in TERMINAL,
     }
+
+
+def step_of(context: Context) -> Hashable:
+    """What is done to a batch, and what becomes of it: the page shows it at once."""
+    batch: BatchObject = context["batch"]
+    steered = (batch.holds, batch.priority, batch.completion_window)
+    errors = bool(context["failed"]), context["unfinished_id"], len(context["relatives"])
+    return (batch.status, *steered, *errors, tuple(sorted(batch.metadata.items())))
+
+
+def age_of_rest(context: Context) -> float:
+    """Seconds between two looks at what changes slowly: history is written no more often."""
+    if context["has_ended"]:
+        return limits.CONSOLE_ENDED_REFRESH_S
+    return limits.CONSOLE_HISTORY_REFRESH_S
 
 
 async def load_lines(request: Request, batch_id: str) -> Context:

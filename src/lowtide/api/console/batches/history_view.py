@@ -1,7 +1,7 @@
 """How a batch went, as its page shows it: plots over time, and what happened to it in words.
 
-Called by `batch_views.load_batch`. What it shows is what `GET /v1/batches/{id}/history` and
-`/events` answer.
+Each part of the page that shows some of it loads that alone, and seldom enough. What is shown is
+what `GET /v1/batches/{id}/history`, `/events` and `/parts` answer.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ from typing import Any, Final
 from markupsafe import Markup
 from starlette.requests import Request
 
+from lowtide import limits
 from lowtide.api.batches.history import events_of, parts_of, rates_of
+from lowtide.api.console.batches.batch_rows import Context
 from lowtide.api.middleware.caller import services_of
-from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.history import BatchEventObject, BatchParts, RateObject
 from lowtide.api.plots.batch_plot import batch_plot
 from lowtide.api.plots.strip_plot import strip_plot
@@ -47,17 +48,35 @@ _BAD: Final = frozenset(
 )
 
 
-async def history_context(request: Request, batch: Batch, shown: BatchObject) -> dict[str, Any]:
-    """The plots and the events of a batch of the caller's project."""
+async def load_plots(request: Request, context: Context) -> Context:
+    """The plots of the batch that the page shows."""
+    batch: Batch = context["stored"]
     rates, events = await rates_of(request, batch), await events_of(request, batch)
-    gave_way, parts = await _gave_way(request, batch), await parts_of(request, batch)
+    gave_way = await _gave_way(request, batch)
     return {
-        "plots": batch_plot(shown, rates, events, gave_way),
-        "strip": _strip(request, parts),
-        "strip_has_lines": parts.in_input_order,
+        "plots": batch_plot(context["batch"], rates, events, gave_way),
         "pace": pace_of(rates),
-        "events": [event_row(each) for each in reversed(events)],
     }
+
+
+async def load_events(request: Request, context: Context) -> Context:
+    """What happened to it, the last first."""
+    events = await events_of(request, context["stored"])
+    return {"events": [event_row(each) for each in reversed(events)]}
+
+
+async def load_strip(request: Request, context: Context) -> Context:
+    """The strip of its parts."""
+    parts = await parts_of(request, context["stored"])
+    return {"strip": _strip(request, parts), "strip_has_lines": parts.in_input_order}
+
+
+def age_of_strip(context: Context) -> float:
+    """Seconds between two strips: each is counted from all chunks of the batch."""
+    if context["has_ended"]:
+        return limits.CONSOLE_ENDED_REFRESH_S
+    chunks = context["counts"].total / limits.CHUNK_REQUESTS_MAX
+    return float(chunks / limits.CONSOLE_STRIP_CHUNKS_PER_S)
 
 
 def _strip(request: Request, parts: BatchParts) -> Markup | None:

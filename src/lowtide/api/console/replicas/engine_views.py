@@ -25,15 +25,18 @@ HOURS: Final = (1, 6, 36)
 
 
 async def load_engines(request: Request) -> dict[str, Any]:
-    """Every replica, as the worker that has it reports it, and the last hour of each."""
+    """Every replica, as the worker that has it reports it."""
     require(identify(request), ("admin",))
     engines = await engines_of(request)
-    names = sorted({each.name for each in engines.data})
+    return {**_shown(engines, engines.data), "hours": 1}
+
+
+async def load_drawn(request: Request, context: dict[str, Any]) -> dict[str, Any]:
+    """The last hours of the engines that the page shows, of some of many."""
+    names = sorted({each.name for each in context["engines"]})
     few = names[: limits.CONSOLE_ENGINES_DRAWN]
-    histories = await histories_of(request, few, 1)
+    histories = await histories_of(request, few, context["hours"])
     return {
-        **_shown(engines, engines.data),
-        "hours": 1,
         "drawn": [_drawn(name, histories[name]) for name in few],
         "undrawn": len(names) - len(few),
     }
@@ -46,15 +49,7 @@ async def load_engine(request: Request, name: str) -> dict[str, Any]:
     these = engines_named(engines, name)
     asked = request.query_params.get("hours", "")
     hours = next((each for each in HOURS if str(each) == asked), HOURS[0])
-    histories = await histories_of(request, [name], hours)
-    return {
-        **_shown(engines, these),
-        "name": name,
-        "hours": hours,
-        "choices": HOURS,
-        "drawn": [_drawn(name, histories[name])],
-        "undrawn": 0,
-    }
+    return {**_shown(engines, these), "name": name, "hours": hours, "choices": HOURS}
 
 
 async def load_week(request: Request) -> dict[str, Any]:

@@ -9,6 +9,7 @@ let release = null;
 let timer = null;
 let failures = 0;
 let turn = 0;
+let isAsked = false;
 
 function localize(root) {
   for (const time of root.querySelectorAll("time")) {
@@ -45,14 +46,18 @@ function say(text) {
   if (place) place.textContent = text;
 }
 
+const reachable = (element) => [...element.querySelectorAll("a, button, input, select, summary, [tabindex]")];
+
 function replace({ id, html }) {
   const element = document.getElementById(id);
   if (!element || element.contains(document.activeElement?.closest("form"))) return;
   const chosen = new Set([...element.querySelectorAll("input:checked")].map((each) => each.value));
   const open = [...element.querySelectorAll("details")].map((each) => each.open);
+  const focused = reachable(element).indexOf(document.activeElement);
   element.innerHTML = html;
   element.querySelectorAll("details").forEach((each, place) => { each.open = open[place] ?? each.open; });
   for (const each of element.querySelectorAll("input[type=checkbox]")) each.checked = chosen.has(each.value);
+  if (focused >= 0) reachable(element)[focused]?.focus({ preventScroll: true });
   localize(element);
   addCopy(element);
   mark(rowAt);
@@ -120,11 +125,12 @@ function open(address) {
 
 async function ask(address, mine) {
   try {
-    const answer = await fetch(address + "&once=yes");
+    const answer = await fetch(`${address}&once=${isAsked ? "again" : "yes"}`);
     if (!answer.ok) throw new Error(answer.status);
     const changes = (await answer.text()).split("\n").filter((line) => line.startsWith("data: "));
     if (mine !== turn) return;
     changes.forEach((line) => replace(JSON.parse(line.slice(6))));
+    isAsked = true;
     failures = 0;
     say("");
   } catch {

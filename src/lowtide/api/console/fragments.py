@@ -25,7 +25,7 @@ def _alike(_: Context) -> Hashable:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TableRows:
     """Rows of a table, which are sent one by one while the table around them is the same.
 
     `among`: the name by which the page's context has them, each a mapping with the id of its
@@ -50,4 +50,4 @@ class Fragment:
     more: More | None = None
     age_s: Callable[[Context], float] = _always
     step: Callable[[Context], Hashable] = _alike
-    rows: Rows | None = None
+    rows: TableRows | None = None

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from lowtide import limits
 from lowtide.api.console.batches.batch_rows import Context
-from lowtide.api.console.fragments import Fragment, Rows
+from lowtide.api.console.fragments import Fragment, TableRows
 from lowtide.api.console.rendering import render
 from lowtide.api.console.views import View
 
@@ -97,7 +97,11 @@ async def look_at(
 
 
 def _table(
-    element: str, fragment: Fragment, rows: Rows, context: Context, known: Mapping[str, ShownPart]
+    element: str,
+    fragment: Fragment,
+    rows: TableRows,
+    context: Context,
+    known: Mapping[str, ShownPart],
 ) -> Iterator[ShownPart]:
     """The table, which is rendered whole only for who needs it, and each of its rows."""
     listed: Sequence[Context] = context[rows.among]

@@ -37,7 +37,7 @@ from lowtide.api.console.batches.history_view import (
     load_plots,
     load_strip,
 )
-from lowtide.api.console.fragments import Fragment, Rows
+from lowtide.api.console.fragments import Fragment, TableRows
 from lowtide.api.console.replicas.engine_views import (
     load_drawn,
     load_engine,
@@ -95,7 +95,7 @@ VIEWS: Final[Sequence[View]] = (
         {
             "fleet": Fragment("parts/fleet.html", more=load_fleet, age_s=_age_of_history),
             "batches": Fragment(
-                "parts/batches.html", rows=Rows("batches", "parts/batch_row.html", ("older",))
+                "parts/batches.html", rows=TableRows("batches", "parts/batch_row.html", ("older",))
             ),
         },
     ),

@@ -1,6 +1,7 @@
 """A new batch in the browser: the upload, the dry run that it leads to, and the create."""
 
 import re
+import shlex
 from dataclasses import replace
 from html import unescape
 
@@ -100,6 +101,24 @@ def test_bad_lines_are_told_by_number_code_and_message_and_nothing_can_be_create
     assert '<td class="number">2</td>' in page
     assert "model_not_found" in page
     assert "Create the batch" not in page
+
+
+@pytest.mark.parametrize("name", ["my reviews.csv", "a.PARQUET"])
+def test_a_table_is_refused_unread_with_the_command_that_asks_about_its_rows(
+    env: Env, name: str
+) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    before = len(env.http_api.blobs_on_disk())
+    page = upload(tenant, cookie, b"review\nwarm and kind\n", name=name)
+    assert page.status == 400
+    text = unescape(page.body.decode())
+    told = f"{name} is a table, and this page takes requests. This asks about each of its rows: "
+    command = text[text.index(told) + len(told) :]
+    assert command.startswith(f"lowtide run {shlex.quote(name)} -o answers")
+    assert f"--server {env.http_api.url} --model MODEL --prompt '" in command
+    assert len(env.http_api.blobs_on_disk()) == before
+    assert "lowtide run reviews.csv -o answers.csv" in text, "and below, for who asks first"
 
 
 def test_the_endpoint_is_that_of_the_first_line(env: Env) -> None:

@@ -3,6 +3,7 @@
 One test of each page and of each action; other ways to the same facts are in console_variants.py.
 """
 
+import shlex
 import socket
 import subprocess
 import sys
@@ -70,6 +71,21 @@ def test_an_upload_that_is_refused_says_why_beside_the_button(
     page.get_by_role("button", name="Upload and check").click()
     expect(page.get_by_role("alert")).to_contain_text("Choose a file with requests")
     expect(page.get_by_role("button", name="Upload and check")).to_be_enabled()
+
+
+def test_a_table_stays_here_and_the_page_has_the_command_for_it(
+    server: LiveServer, page: Page
+) -> None:
+    name = "it's.csv"
+    chosen: FilePayload = {"name": name, "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"}
+    page.goto(f"{server.address}/console/new")
+    page.get_by_label("A file of requests").set_input_files(chosen)
+    page.get_by_role("button", name="Upload and check").click()
+    expect(page.get_by_role("alert")).to_contain_text(f"{name} is a table")
+    command = page.locator("#table code")
+    expect(command).to_be_visible()
+    expect(command).to_contain_text(f"lowtide run {shlex.quote(name)} -o ")
+    assert violations(page) == []
 
 
 def test_chosen_batches_stay_chosen_while_the_list_moves_and_are_deleted_together(

@@ -21,7 +21,7 @@ from lowtide.api.files.file_objects import file_object
 from lowtide.api.http.errors import as_lowtide_error, envelope
 from lowtide.api.http.idempotency_key import key_of
 from lowtide.api.http.json_body import declared_length, json_response, read_bounded
-from lowtide.api.http.multipart_form import boundary_of, read_form
+from lowtide.api.http.multipart_form import UploadForm, boundary_of, read_form
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import DEFAULT_CALLER, accept, identify, services_of
 from lowtide.api.middleware.paths import dialect_of
@@ -149,11 +149,12 @@ async def _read_upload(request: Request, project_id: str) -> Response:
 async def receive_form(
     request: Request,
     project_id: str,
-    before_file: Callable[[Mapping[str, str]], None] = lambda _: None,
+    before_file: Callable[[UploadForm], None] = lambda _: None,
 ) -> File | Mapping[str, str]:
     """The file that a form brought, kept; the form's fields where it brought none.
 
-    `before_file` sees the fields in front of the file, and may refuse it before a byte is kept.
+    `before_file` sees its name and the fields in front of it, and may refuse it before a byte is
+    kept.
     Raises LowtideError.
     """
     files = services_of(request).files
@@ -166,7 +167,7 @@ async def receive_form(
 async def _receive_form(
     request: Request,
     project_id: str,
-    before_file: Callable[[Mapping[str, str]], None],
+    before_file: Callable[[UploadForm], None],
     *,
     is_repetition: bool,
 ) -> File | Mapping[str, str]:

@@ -6,7 +6,7 @@ bounded, whatever it contains.
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
@@ -122,10 +122,10 @@ async def read_form(
     boundary: bytes,
     open_file: Callable[[], Awaitable[Sink]],
     file_field: str = FILE_FIELD,
-    before_file: Callable[[Mapping[str, str]], None] = lambda _: None,
+    before_file: Callable[[UploadForm], None] = lambda _: None,
 ) -> UploadForm:
     """Read a whole form. The part named `file_field` goes to what `open_file` gives, if there is
-    one. `before_file` sees the fields that came before it, and may refuse the rest.
+    one. `before_file` sees its name and the fields that came before it, and may refuse the rest.
 
     Raises LowtideError `invalid_request`, and what the sink raises.
     """
@@ -140,8 +140,8 @@ async def read_form(
                     if name == file_field:
                         if form.has_file:
                             raise _malformed(f"two parts are named {file_field!r}; send one")
-                        before_file(form.fields)
                         form.filename = event.filename or ""
+                        before_file(form)
                         sink = await open_file()
                     else:
                         form.fields[name] = ""

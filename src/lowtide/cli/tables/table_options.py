@@ -8,11 +8,8 @@ import msgspec
 import typer
 
 from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.core.files.table_name import is_table_name
 
-_TABLE_ENDINGS = (
-    ".csv", ".tsv", ".tab", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".ndjson"
-)  # fmt: skip
-"""Not .jsonl: that may be requests, and is rows where a prompt is given."""
 _PANEL = "Tables: rows in, rows out (needs lowtide[tables])"
 
 
@@ -86,8 +83,8 @@ class TableOptions:
 def is_table(source: str, options: TableOptions) -> bool:
     """Whether a run is over rows rather than over lines that are requests."""
     is_bucket = source.startswith(("s3://", "gs://"))
-    is_named_so = source.lower().endswith(_TABLE_ENDINGS)
-    return options.is_used or is_bucket or is_named_so
+    is_rows = source.lower().endswith(".ndjson")  # .jsonl may be requests: a prompt tells
+    return options.is_used or is_bucket or is_rows or is_table_name(source)
 
 
 def require_tables() -> None:

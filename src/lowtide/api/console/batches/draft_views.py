@@ -4,6 +4,7 @@ The estimate is that of a dry run over HTTP.
 """
 
 import re
+import shlex
 from secrets import token_hex
 from typing import Final
 
@@ -19,9 +20,11 @@ from lowtide.api.middleware.caller import identify, require, services_of
 from lowtide.api.objects.lines import LineObject
 from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.files.file import File
+from lowtide.core.files.table_name import TABLE_ENDINGS
 from lowtide.core.reporting.standing import Standing
 from lowtide.service.batches.new_batch import NewBatch
 
+TABLE_EXAMPLE: Final = "reviews.csv"
 _URL: Final = re.compile(rb'"url"\s*:\s*"(/v1/[a-z/]+)"')
 
 
@@ -30,7 +33,24 @@ async def load_new(request: Request) -> Context:
     caller = identify(request)
     require(caller, ("submit",))
     bytes_max = await services_of(request).files.file_bytes_max(caller.project_id)
-    return {"file_bytes_max": bytes_max, "address": public_base(request)}
+    return {
+        "file_bytes_max": bytes_max,
+        "address": public_base(request),
+        "table_endings": TABLE_ENDINGS,
+        "table_command": table_command(request, TABLE_EXAMPLE),
+        "table_example": TABLE_EXAMPLE,
+    }
+
+
+def table_command(request: Request, name: str) -> str:
+    """The command that asks this server about each row of the table of that name. A server reads no
+    tables (docs/decisions/0014-tables.md).
+    """
+    ending = name[name.rindex(".") :]
+    return (
+        f"lowtide run {shlex.quote(name)} -o answers{ending} --server {public_base(request)}"
+        " --model MODEL --prompt 'What to ask about {{ COLUMN }}'"
+    )
 
 
 async def load_draft(request: Request, file_id: str) -> Context:

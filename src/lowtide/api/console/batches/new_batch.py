@@ -5,7 +5,6 @@ never whole in memory. Invariants: the session's token stands in front of the fi
 another site stores not a byte; a page creates one batch, however often its button is pressed.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -13,17 +12,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lowtide.api.console.answers import Fields, base_of, form_on, go_to, go_to_batch, show
+from lowtide.api.console.batches.draft_views import table_command
 from lowtide.api.console.failures import told_on_a_page, wants_html
 from lowtide.api.console.forms import check_csrf, whole_number, with_name
 from lowtide.api.files.uploads import receive_form
 from lowtide.api.http.idempotency_key import key_of
 from lowtide.api.http.json_body import json_response
+from lowtide.api.http.multipart_form import UploadForm
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.middleware.console_paths import ROOT
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
+from lowtide.core.files.table_name import is_table_name
 from lowtide.service.batches.new_batch import NewBatch
+from lowtide.service.files.files import checked_filename
 
 PATH: Final = f"{ROOT}/new"
 
@@ -32,8 +35,10 @@ PATH: Final = f"{ROOT}/new"
 async def upload(request: Request) -> Response:
     """Takes a file, and goes on to what a batch over it would come to."""
 
-    def before_file(fields: Mapping[str, str]) -> None:
-        check_csrf(request, fields.get("csrf", ""))
+    def before_file(form: UploadForm) -> None:
+        check_csrf(request, form.fields.get("csrf", ""))
+        if is_table_name(form.filename or ""):
+            raise _table_refused(request, checked_filename(form.filename))
 
     try:
         received = await receive_form(request, identify(request).project_id, before_file)
@@ -49,6 +54,15 @@ async def upload(request: Request) -> Response:
     if not wants_html(request.scope):  # the page's script, which shows how far the upload is
         return json_response({"address": base_of(request) + path})
     return go_to(request, path)
+
+
+def _table_refused(request: Request, name: str) -> LowtideError:
+    return LowtideError(
+        "invalid_request",
+        f"{name} is a table, and this page takes requests. This asks about each of its rows:"
+        f" {table_command(request, name)}",
+        "file",
+    )
 
 
 @form_on(PATH + "/{file_id}")

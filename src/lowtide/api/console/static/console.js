@@ -213,6 +213,21 @@ function upload(form) {
   sent.send(new FormData(form));
 }
 
+// A table is for a command, which reads it where it lies: that stands on the page, with its name.
+function refuseTable(form) {
+  const name = form.elements.file.files[0]?.name ?? "";
+  if (!form.dataset.tables.split(" ").some((ending) => name.toLowerCase().endsWith(ending))) return false;
+  const [place, told] = [document.getElementById("table"), form.querySelector("[role=alert]")];
+  const code = place.querySelector("code");
+  const word = /^[\w@%+=:,./-]+$/.test(name) ? name : `'${name.replaceAll("'", `'"'"'`)}'`;
+  code.textContent = code.textContent.replace(code.dataset.example, () => word);
+  code.dataset.example = word;
+  place.open = true;
+  told.hidden = false;
+  told.textContent = `${name} is a table, and this page takes requests: the command below asks about each of its rows.`;
+  return true;
+}
+
 const drop = document.querySelector("form[data-upload]");
 if (drop) {
   for (const kind of ["dragover", "dragleave", "drop"]) {
@@ -224,7 +239,7 @@ if (drop) {
   drop.addEventListener("drop", (event) => { drop.elements.file.files = event.dataTransfer.files; });
   drop.addEventListener("submit", (event) => {
     event.preventDefault();
-    upload(drop);
+    if (!refuseTable(drop)) upload(drop);
   });
 }
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,14 @@ def test_the_page_of_a_batch_tells_all_that_holds_it_and_the_list_the_gravest(en
     assert (unserved["kind"], unserved["reason"]) == ("model", "No replica serves the model m.")
     assert unserved["remedy"].startswith("It goes on by itself")
     job = tenant.ask("GET", f"/together/v1/{path}").json
-    assert job["waiting_reasons"] == told["waiting_reasons"], "no instant is known"
+    since = datetime.fromisoformat(job["waiting_reasons"][0].pop("since"))
+    assert int(since.timestamp()) == told["waiting_reasons"][0].pop("since")
+    assert int((env.http_api.clock.now() - since).total_seconds()) < PATIENCE_S
+    assert job["waiting_reasons"] == told["waiting_reasons"]
     cookie = sign_in(tenant)
     page = get(env.http_api, f"/console/{path}", cookie).body.decode()
     assert page.index("Why it waits") < page.index("Paused: ") < page.index("No replica serves")
+    assert page.index("Paused: ") < page.index("<small>Since <time") < page.index("No replica")
     assert "<small>It goes on by itself" in page
     listed = get(env.http_api, "/", cookie).body.decode()
     assert "Paused: " in listed and "No replica serves" not in listed

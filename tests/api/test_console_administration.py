@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from decimal import Decimal
 from html import unescape
 
 import pytest
@@ -136,6 +137,22 @@ def test_a_limit_that_makes_no_sense_is_explained_on_the_page(
     answer = submit(admin, sign_in(admin), page, page, **fields)
     assert answer.status == 400
     assert reason in unescape(answer.body.decode())
+
+
+def test_an_organization_whose_cap_is_spent_tells_since_when_its_batches_wait(env: Env) -> None:
+    tenant = env.tenant(scopes=EVERYTHING)
+    tenant.change(spend_cap=Decimal("0.000001"))
+    here = f"/console/admin/organizations/{tenant.organization_id}"
+    cookie = sign_in(tenant)
+    assert "Its batches are paused" not in page_of(tenant, cookie, here)
+    batch = env.running_batch(tenant)
+    env.http_api.run(tenant.worker.lease(batch.id, ["m"]))
+    env.http_api.run(tenant.worker.settle(batch.id, ok=[1]))
+    told = tenant.ask("GET", f"/v1/admin/organizations/{tenant.organization_id}").json
+    (reason, *_) = tenant.ask("GET", f"/v1/batches/{batch.id}").json["waiting_reasons"]
+    assert (reason["kind"], reason["since"]) == ("paused", told["paused_at"])
+    assert "Its batches are paused since <time" in page_of(tenant, cookie, here)
+    assert "spent since <time" in page_of(tenant, cookie, "/console/admin")
 
 
 def test_a_key_without_a_scope_or_with_an_end_in_the_past_is_refused(env: Env) -> None:

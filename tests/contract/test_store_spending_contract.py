@@ -175,9 +175,14 @@ async def test_chunks_of_a_paused_batch_that_come_back_are_held(
 
 
 async def test_a_plan_of_a_paused_organization_is_held(world: StoreFixture) -> None:
-    await paused(world)
+    batch = await paused(world)
+    world.pass_time(60)
     late = await world.running(("m", 5))
     assert (late.status, late.holds) == ("in_progress", ("spend_cap",))
+    assert late.held_at == world.now
+    owner = await world.store.tenants.organization(DEFAULT_ORGANIZATION)
+    assert owner is not None
+    assert owner.paused_at == (await world.see(batch)).held_at
     assert await world.claim() == []
     await cap(world, None)
     assert [lease.key.batch_id for lease in await world.claim()][-1] == late.id

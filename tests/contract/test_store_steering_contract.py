@@ -46,6 +46,22 @@ async def test_a_held_batch_gives_out_no_chunk_until_the_last_hold_is_lifted(
     assert len(await world.claim()) == 2
 
 
+async def test_a_batch_is_held_since_the_first_hold_that_came_while_it_had_none(
+    world: StoreFixture,
+) -> None:
+    batch = await world.running(("m", 4))
+    assert batch.held_at is None
+    since = world.now
+    assert (await hold(world, batch)).held_at == since
+    world.pass_time(60)
+    for held in (await hold(world, batch), await hold(world, batch, "operator")):
+        assert held.held_at == since
+    assert (await lift(world, batch)).held_at == since, "the other hold is there still"
+    assert (await lift(world, batch, "operator")).held_at is None
+    world.pass_time(60)
+    assert (await hold(world, batch)).held_at == world.now
+
+
 async def test_a_batch_held_while_it_is_validated_is_planned_and_waits(world: StoreFixture) -> None:
     batch = await world.validating()
     assert (await hold(world, batch)).holds == ("user",)

@@ -112,7 +112,7 @@ def seen(path: str) -> dict[str, list[Any]]:
     """All that a verb may have changed."""
     tables = {
         "batches": "id, status, paused_reason, in_flight, abort_holds, priority, expires_at,"
-        " metadata, deleted_at IS NULL, queued_at IS NULL",
+        " metadata, deleted_at IS NULL, queued_at IS NULL, held_at IS NULL",
         "chunks": "batch_id, seq, state, priority, deadline_at",
         "files": "id, deleted_at IS NULL",
         "garbage": "blob_key",

@@ -65,7 +65,7 @@ class Standings:
         now = self._clock.now()
         standing = standing_of(reports, now)
         closed = {
-            model: Hold("closed", hours.opens, hours.opens)
+            model: Hold("closed", hours.opens, hours.opens, hours.closed_since(now))
             for model, hours in self._hours().items()
             if model in standing.models and not hours.is_open(now)
         }

@@ -121,7 +121,7 @@ class SqlLifecycle:
                     await insert_plan(conn, row, chunks, models, is_paused=True)
                     return PlanQueued()
             holds = row.holds if owner.paused_at is None else with_hold(row.holds, SPEND_CAP)
-            values |= hold_values(holds, row.abort_holds)
+            values |= hold_values(row, holds, row.abort_holds, now)
             await take(conn, row, "planned", now, **values)
             await insert_plan(conn, row, chunks, models, is_paused=bool(holds))
             await announce(conn, "dispatch")

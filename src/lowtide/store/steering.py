@@ -45,7 +45,7 @@ class SqlSteering:
             if row is None:
                 return None
             if row.status in STEERABLE:
-                await add_hold(conn, [row], hold, in_flight)
+                await add_hold(conn, [row], hold, in_flight, now)
                 if hold not in row.holds:
                     await note(conn, [row], "paused", now, actor=actor)
             return await _seen(conn, batch_id)
@@ -64,7 +64,7 @@ class SqlSteering:
             if row is None:
                 return None
             if hold in row.holds:
-                await lift_hold(conn, [row], hold)
+                await lift_hold(conn, [row], hold, now)
                 await note(conn, [row], "resumed", now, actor=actor)
             return await _seen(conn, batch_id)
 

@@ -113,4 +113,5 @@ async def test_hours_that_are_closed_hold_a_model(place: Place) -> None:
     hold = models["m"]
     assert hold is not None
     assert (hold.condition, hold.public_reason) == ("closed", "window opens 22:00")
+    assert hold.since == closed.closed_since(place.clock.now())
     assert "unserved" not in models

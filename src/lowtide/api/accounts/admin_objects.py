@@ -20,6 +20,7 @@ def organization_object(organization: Organization) -> OrganizationObject:
         created_at=unix(organization.created_at),
         limits=limits_object(organization.limits),
         spend_cap=None if cap is None else dollars_text(cap),
+        paused_at=unix(organization.paused_at),
     )
 
 

@@ -19,7 +19,9 @@ class LimitsObject(OrganizationLimits, frozen=True, omit_defaults=False):
 
 
 class OrganizationObject(msgspec.Struct, frozen=True, kw_only=True):
-    """`spend_cap`: dollars of batch work per calendar month (UTC); null: no cap."""
+    """`spend_cap`: dollars of batch work per calendar month (UTC); null: no cap. `paused_at`: since
+    when its batches wait because that is spent; null: they do not.
+    """
 
     object: Literal["organization"] = "organization"
     id: str
@@ -27,6 +29,7 @@ class OrganizationObject(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int | None = None
     limits: LimitsObject = LimitsObject()
     spend_cap: str | None = None
+    paused_at: int | None = None
 
 
 class ProjectObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -157,8 +157,10 @@ def _show(answer: JsonObject) -> None:
 
 
 def _cap_text(organization: OrganizationView) -> str:
-    cap = organization.spend_cap
-    return "none" if cap is None else f"{units.human_dollars(cap)} a month"
+    """The cap, and since when it is reached and holds batches."""
+    cap, paused_at = organization.spend_cap, organization.paused_at
+    text = "none" if cap is None else f"{units.human_dollars(cap)} a month"
+    return text if paused_at is None else f"{text}, spent since {units.human_instant(paused_at)}"
 
 
 def _limits_text(organization: OrganizationView) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -72,8 +72,7 @@ def show_batch(batch: BatchView) -> None:
     fields = [
         ("id", escape(batch.id)),
         ("status", status_markup(batch.status) + stage),
-        ("waits for", escape(batch.reason or "")),
-        *(("and for", escape(each.reason)) for each in batch.waiting_reasons[1:]),
+        *_waits_for(batch),
         ("retries", escape(batch.retry_of or "")),
         ("requests", counts_of(batch)),
         ("done in about", _time_left(batch)),
@@ -94,6 +93,13 @@ def show_batch(batch: BatchView) -> None:
     table.show_fields((name, value) for name, value in fields if value)
     show_warnings(batch)
     show_line_errors(batch)
+
+
+def _waits_for(batch: BatchView) -> Iterator[tuple[str, str]]:
+    """Each condition that holds it, the gravest first, and since when."""
+    for place, each in enumerate(batch.waiting_reasons):
+        since = "" if each.since is None else f" Since {units.human_instant(each.since)}."
+        yield "and for" if place else "waits for", f"{escape(each.reason)}[dim]{since}[/]"
 
 
 def _time_left(batch: BatchView) -> str:

@@ -82,12 +82,13 @@ class EstimateView(msgspec.Struct, frozen=True):
 
 
 class OrganizationView(msgspec.Struct, frozen=True):
-    """`spend_cap`: dollars a month; None: none."""
+    """`spend_cap`: dollars a month; None: none. `paused_at`: batches wait for it since."""
 
     id: str
     name: str
     limits: dict[str, int | None] = {}
     spend_cap: Decimal | None = None
+    paused_at: int | None = None
     created_at: int | None = None
 
 

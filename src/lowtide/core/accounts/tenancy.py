@@ -37,13 +37,16 @@ class OrganizationLimits(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True):
-    """`spend_cap_pico`: pico-dollars of batch work per calendar month (UTC); None: no cap."""
+    """`spend_cap_pico`: pico-dollars of batch work per calendar month (UTC); None: no cap.
+    `paused_at`: since when its batches wait because it has spent that; None: they do not.
+    """
 
     id: str
     name: str
     created_at: datetime
     limits: OrganizationLimits = OrganizationLimits()
     spend_cap_pico: int | None = None
+    paused_at: datetime | None = None
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):

@@ -137,7 +137,8 @@ def _conditions(
 def _held(batch: Batch) -> Reason | None:
     if not batch.holds:
         return None
-    return _alike("paused", " ".join(PAUSED[hold] for hold in PAUSED if hold in batch.holds))
+    words = " ".join(PAUSED[hold] for hold in PAUSED if hold in batch.holds)
+    return _alike("paused", words, batch.held_at)
 
 
 def _alike(kind: Kind, sentence: str, since: datetime | None = None) -> Reason:

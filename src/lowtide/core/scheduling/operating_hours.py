@@ -7,7 +7,7 @@ midnight.
 """
 
 import re
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -29,6 +29,12 @@ class OperatingHours(msgspec.Struct, frozen=True):
         if self.begin < self.end:
             return self.begin <= at < self.end
         return at >= self.begin or at < self.end
+
+    def closed_since(self, now: datetime) -> datetime:
+        """When they ended last, in UTC."""
+        day = now.astimezone(self.zone).date()
+        ends = (datetime.combine(day - timedelta(days=ago), self.end, self.zone) for ago in (0, 1))
+        return next(end for each in ends if (end := each.astimezone(UTC)) <= now)
 
     def share_open(self, since: datetime, until: datetime) -> float:
         """The share of that span in which work may start, in [0, 1], to five minutes."""

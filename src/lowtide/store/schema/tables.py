@@ -31,7 +31,7 @@ from lowtide.core.accounts.tenancy import OrganizationLimits, Scope
 from lowtide.core.batches.batch import BatchError
 from lowtide.store.schema.columns import WORD, Instant, Json, Words
 
-HEAD: Final = "0024"
+HEAD: Final = "0025"
 """The revision that this code needs. Revisions are numbered, so a newer one is recognised."""
 
 metadata = MetaData()
@@ -227,6 +227,7 @@ batches = Table(
     Column("abort_holds", Words),  # those of `holds` that abort the calls in flight
     _text("webhook", nullable=True),  # as it is shown; the outbox reads batch_webhooks
     _at("queued_at"),  # planned and still validating: waits for enqueued tokens since
+    _at("held_at"),  # it has holds since; None: none, or of a version that did not say
     CheckConstraint("completed + failed <= total", name="batches_counts"),
 )
 Index("batches_page", batches.c.project_id, batches.c.created_at, batches.c.id)

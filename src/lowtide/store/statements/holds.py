@@ -8,6 +8,7 @@ aborted exactly while one of the holds asks for it.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, select, update
@@ -22,26 +23,32 @@ SPEND_CAP: Final[Hold] = "spend_cap"
 
 
 async def add_hold(
-    conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold, in_flight: InFlight
+    conn: AsyncConnection,
+    rows: Iterable[Row[Any]],
+    hold: Hold,
+    in_flight: InFlight,
+    now: datetime,
 ) -> None:
     """Holds those locked batches, which are validated or run."""
     change = with_hold if in_flight == "abort" else without_hold
     for row in rows:
-        values = hold_values(with_hold(row.holds, hold), change(row.abort_holds, hold))
+        values = hold_values(row, with_hold(row.holds, hold), change(row.abort_holds, hold), now)
         await conn.execute(update(batches).where(batches.c.id == row.id).values(values))
         if row.status == "in_progress" and not row.holds:
             await move_chunks(conn, row.id, WAITING, PAUSED)
     await announce(conn, "commit")  # workers learn of it by their next commit
 
 
-async def lift_hold(conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold) -> list[str]:
+async def lift_hold(
+    conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold, now: datetime
+) -> list[str]:
     """Takes the hold from those locked batches; the ids of those that may go on. What workers still
     hold of them ends as any lease does. Their organizations' rows are locked.
     """
     going_on: list[str] = []
     for row in rows:
         left = without_hold(row.holds, hold)
-        values = hold_values(left, without_hold(row.abort_holds, hold))
+        values = hold_values(row, left, without_hold(row.abort_holds, hold), now)
         await conn.execute(update(batches).where(batches.c.id == row.id).values(values))
         if not left and row.holds and row.status == "in_progress":
             going_on.append(row.id)
@@ -51,14 +58,17 @@ async def lift_hold(conn: AsyncConnection, rows: Iterable[Row[Any]], hold: Hold)
     return going_on
 
 
-def hold_values(holds: tuple[Hold, ...], aborting: tuple[Hold, ...]) -> dict[str, Any]:
-    """The columns of a batch with these holds, of which those `aborting` and the spend cap abort
-    its calls.
+def hold_values(
+    row: Row[Any], holds: tuple[Hold, ...], aborting: tuple[Hold, ...], now: datetime
+) -> dict[str, Any]:
+    """The columns of the locked batch once it has these holds, of which those `aborting` and the
+    spend cap abort its calls. It is held since the first of them that came while it had none.
     """
     if SPEND_CAP in holds:  # versions before that column do not say so
         aborting = with_hold(aborting, SPEND_CAP)
     in_flight = ("abort" if aborting else "finish") if holds else None
-    return {"holds": holds, "abort_holds": aborting, "in_flight": in_flight}
+    since = (row.held_at if row.holds else now) if holds else None
+    return {"holds": holds, "abort_holds": aborting, "in_flight": in_flight, "held_at": since}
 
 
 async def requeue(conn: AsyncConnection, row: Row[Any]) -> None:

@@ -163,7 +163,7 @@ def _state_after_loss(
     if again and batch.status == "finalizing":
         values |= event_values("finalizing", "results_lost", now)
         values |= {"in_progress_at": batch.in_progress_at, "finalizing_at": None}
-        values |= hold_values(holds, ())
+        values |= hold_values(batch, holds, (), now)
     if not again and not stopped:
         if batch.status == "in_progress":
             values |= event_values("in_progress", "input_lost", now)

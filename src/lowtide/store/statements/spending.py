@@ -123,7 +123,7 @@ async def _pause(conn: AsyncConnection, organization_id: str, now: datetime) -> 
     )
     running = (batches.c.organization_id == organization_id) & (batches.c.status == "in_progress")
     rows = await _lock(conn, running)
-    await add_hold(conn, rows, SPEND_CAP, "abort")
+    await add_hold(conn, rows, SPEND_CAP, "abort", now)
     await note(conn, rows, "paused", now, detail=CAP_REACHED)
 
 
@@ -134,7 +134,7 @@ async def _resume(conn: AsyncConnection, organization_id: str, now: datetime) ->
     held = (batches.c.organization_id == organization_id) & batches.c.holds.is_not(None)
     rows = [row for row in await _lock(conn, held) if SPEND_CAP in row.holds]
     await note(conn, rows, "resumed", now, detail="below the spend cap again")
-    return await lift_hold(conn, rows, SPEND_CAP)
+    return await lift_hold(conn, rows, SPEND_CAP, now)
 
 
 async def _lock(conn: AsyncConnection, which: ColumnElement[bool]) -> list[Row[Any]]:

@@ -73,7 +73,7 @@ async def enter(conn: AsyncConnection, row: Row[Any], now: datetime, **values: A
 async def begin(conn: AsyncConnection, row: Row[Any], now: datetime, *, is_paused: bool) -> None:
     """Event `planned` for a locked batch that waits; `is_paused`: its organization is."""
     holds = with_hold(row.holds, SPEND_CAP) if is_paused else row.holds
-    await take(conn, row, "planned", now, **hold_values(holds, row.abort_holds))
+    await take(conn, row, "planned", now, **hold_values(row, holds, row.abort_holds, now))
     if not holds:
         await requeue(conn, row)
 

@@ -94,13 +94,16 @@ def test_counts_say_what_succeeded_failed_and_never_ran() -> None:
 
 
 def test_a_batch_shows_all_that_holds_it_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    told = [WaitingReason(kind=kind, reason=f"{kind}.") for kind in ("paused", "storage", "model")]
+    told = [WaitingReason(kind=kind, reason=f"{kind}.") for kind in ("storage", "model")]
+    told.insert(0, WaitingReason(kind="paused", reason="paused.", since=1_800_000_000))
     show_batch(
         BatchView(id="b", status="in_progress", reason="paused.", waiting_reasons=tuple(told))
     )
     shown = capsys.readouterr().out.splitlines()
     lines = [line for line in shown if " for: " in line]
-    assert lines == ["waits for: paused.", "and for: storage.", "and for: model."]
+    since = units.human_instant(1_800_000_000)
+    paused = f"waits for: paused. Since {since}."
+    assert lines == [paused, "and for: storage.", "and for: model."]
 
 
 def test_lines_with_the_same_error_are_named_together() -> None:

@@ -350,10 +350,11 @@ def test_live_traffic_a_bound_and_the_turn_of_others_are_told_with_their_numbers
 
 
 def test_a_paused_batch_says_what_would_hold_it_besides_and_is_not_in_the_queue() -> None:
-    paused = msgspec.structs.replace(batch(), holds=("user",))
+    paused = msgspec.structs.replace(batch(), holds=("user",), held_at=at(7))
     standing = msgspec.structs.replace(with_models(m=None), results_trouble="full: '/srv/x'")
     found = reasons_of(paused, standing, queue=Queue(waiting=95, leased=12), after_s=3600.0)
     assert kinds(found) == ["paused", "storage"]
+    assert found[0].since == at(7)
 
 
 def test_without_a_worker_what_follows_from_it_is_not_told_again() -> None:

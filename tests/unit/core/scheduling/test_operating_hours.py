@@ -43,6 +43,28 @@ def test_hours_are_those_of_the_zone_winter_and_summer() -> None:
     assert OperatingHours(*span_of("22:00-06:00"), ZoneInfo("UTC")).opens == "window opens 22:00"
 
 
+@pytest.mark.parametrize(
+    ("words", "now_h", "since_h"),
+    [
+        ("08:00-18:00", 20, 18),
+        ("08:00-18:00", 18, 18),
+        ("08:00-18:00", 7, -6),
+        ("22:00-06:00", 21, 6),
+        ("22:00-06:00", 6, 6),
+    ],
+)
+def test_they_are_closed_since_they_ended_last(words: str, now_h: float, since_h: float) -> None:
+    hours = OperatingHours(*span_of(words), ZoneInfo("UTC"))
+    assert hours.closed_since(at(now_h)) == at(since_h)
+
+
+def test_the_end_of_hours_is_that_of_the_zone_when_clocks_change() -> None:
+    hours = OperatingHours(*span_of("22:00-06:00"), ZoneInfo("Europe/Berlin"))
+    for noon, utc_hour in ((datetime(2026, 10, 24, 10, tzinfo=UTC), 4), (DAY, 5)):
+        now = noon.replace(hour=12)
+        assert hours.closed_since(now) == now.replace(hour=utc_hour)
+
+
 @pytest.mark.parametrize("words", ["", "22-6", "24:00-06:00", "22:00-22:00", "22:60-06:00"])
 def test_words_that_say_no_hours_are_refused(words: str) -> None:
     with pytest.raises(ValueError, match="22:00-06:00"):

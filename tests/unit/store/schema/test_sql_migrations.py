@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,11 @@ async def tables(url: str) -> dict[str, int]:
     return counts
 
 
-def upgrade_to_first(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = FIRST) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, FIRST)
+    command.upgrade(config, revision)
 
 
 async def execute(url: str, *statements: str) -> None:
@@ -116,7 +117,7 @@ async def filled(empty: str) -> str:
     """A database as the first schema leaves it: a batch half done, its worker gone."""
     database = Database(empty)
     async with database.write() as conn:
-        await conn.run_sync(upgrade_to_first)
+        await conn.run_sync(upgrade)
         code = f"INSERT INTO schema_compatibility VALUES ('{FIRST}')"
         await conn.exec_driver_sql(code)
     await database.aclose()
@@ -174,6 +175,30 @@ async def test_a_batch_begun_under_the_first_schema_runs_on_and_is_charged(
     assert (cost.requests, cost.charge_pico) == (5, 5 * (6 * 3 + 4 * 2 + 5 * 1))
     assert (await store.tenants.storage_use("org_default")).bytes == 700 + 100 + 700 + 9
     assert await store.tenants.batches_created_since("org_default", NOON) == 1
+    await store.aclose()
+
+
+async def test_a_batch_that_is_held_at_the_upgrade_is_so_since_its_last_pause(
+    filled: str,
+) -> None:
+    database = Database(filled)
+    async with database.write() as conn:
+        await conn.run_sync(upgrade, "0024")
+    await database.aclose()
+    note = "INSERT INTO batch_notes VALUES ('batch_1', {}, '{}', 'user', '')"
+    paused = [NOON_US + 1_000_000, NOON_US + 3_000_000]
+    await execute(
+        filled,
+        "UPDATE batches SET paused_reason = 'user'",
+        *(note.format(at, "paused") for at in paused),
+        note.format(NOON_US + 2_000_000, "resumed"),
+        note.format(NOON_US + 4_000_000, "changed"),
+    )
+    store = SqlStore(filled)
+    await store.open()
+    batch = await store.batches.get("proj_default", "batch_1")
+    assert batch is not None
+    assert (batch.holds, batch.held_at) == (("user",), NOON + timedelta(seconds=3))
     await store.aclose()
 
 

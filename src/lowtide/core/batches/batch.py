@@ -196,7 +196,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     holds: tuple[Hold, ...] = ()
     """Why it starts no further requests, sorted; empty while it may."""
     held_at: datetime | None = None
-    """Since when it has holds; None: it has none, or that is not known."""
+    """The instant from which it has holds; None: it has none, or that is not known."""
     in_flight: InFlight | None = None
     """What becomes of its calls under way; None without a hold."""
     retry_of: str | None = None

@@ -1,4 +1,4 @@
-"""Since when a batch is held. What is held now is so since its last pause that was noted."""
+"""The instant from which a batch is held: of those held now, that of the last pause noted."""
 
 import sqlalchemy as sa
 from alembic import op

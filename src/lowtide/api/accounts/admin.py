@@ -34,7 +34,6 @@ from lowtide.api.objects.accounts import (
 )
 from lowtide.api.openapi.answers import answers, json_body
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.accounts.money import dollars
 from lowtide.core.accounts.tenancy import SCOPES, OrganizationLimits
 from lowtide.core.errors import LowtideError
@@ -174,7 +173,7 @@ class ListProjects(msgspec.Struct, frozen=True):
     organization_id: str | UnsetType = UNSET
 
 
-@routes.add("GET", "/projects", answers(ProjectList), parameters=parameters_of(ListProjects))
+@routes.add("GET", "/projects", answers(ProjectList), parameters=ListProjects)
 async def list_projects(request: Request) -> Response:
     asked = read_query(request, ListProjects).organization_id
     projects = await services_of(request).tenants.projects(None if asked is UNSET else asked)
@@ -214,7 +213,7 @@ class ListKeys(msgspec.Struct, frozen=True):
     project_id: str | UnsetType = UNSET
 
 
-@routes.add("GET", "/keys", answers(KeyList), parameters=parameters_of(ListKeys))
+@routes.add("GET", "/keys", answers(KeyList), parameters=ListKeys)
 async def list_keys(request: Request) -> Response:
     """Lists keys, newest first, revoked ones included."""
     asked = read_query(request, ListKeys).project_id

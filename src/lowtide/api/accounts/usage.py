@@ -18,9 +18,8 @@ from lowtide.api.accounts.usage_object import columns_of, keys_of, sums_of, usag
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import Caller, identify, services_of
 from lowtide.api.objects.accounts import UsageObject
-from lowtide.api.openapi.answers import answers
+from lowtide.api.openapi.answers import JSON, TEXT, Answer, refusals
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.errors import LowtideError
 from lowtide.ports.accounts import GroupBy
@@ -43,13 +42,15 @@ class AskedUsage(msgspec.Struct, frozen=True):
     organization_id: str = ""
 
 
-_RESPONSES: Final = answers(
-    UsageObject, "invalid_request", "project_not_found", "insufficient_scope"
+@routes.add(
+    "GET",
+    "/v1/usage",
+    {
+        200: Answer(content={JSON: UsageObject, "text/csv": TEXT}),
+        **refusals("invalid_request", "project_not_found", "insufficient_scope"),
+    },
+    parameters=AskedUsage,
 )
-_RESPONSES[200]["content"]["text/csv"] = {"schema": {"type": "string"}}
-
-
-@routes.add("GET", "/v1/usage", _RESPONSES, parameters=parameters_of(AskedUsage))
 async def report(request: Request) -> Response:
     """Charges of `since <= t < until` (a date, an ISO instant or unix seconds), this month's
     unless said otherwise.

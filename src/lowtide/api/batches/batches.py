@@ -34,7 +34,6 @@ from lowtide.api.objects.batches import (
 )
 from lowtide.api.openapi.answers import answer, answers, json_body, refusals
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.batch_filter import BatchFilter
 from lowtide.core.batches.line import ENDPOINTS
@@ -146,7 +145,7 @@ async def create(request: Request) -> Response:
     "GET",
     "/v1/batches",
     answers((BatchPage, list[BatchJob]), "invalid_request"),
-    parameters=parameters_of(ListBatches),
+    parameters=ListBatches,
 )
 async def page(request: Request) -> Response:
     """Batches, newest first: a page for OpenAI's clients, a bare array for Together's."""

@@ -18,7 +18,6 @@ from lowtide.api.middleware.caller import identify, note_rows, services_of
 from lowtide.api.objects.lines import LineObject, LinePage
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.batches.result_index import line_number_of
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
@@ -41,7 +40,7 @@ class ListLines(msgspec.Struct, frozen=True):
     "GET",
     "/v1/batches/{batch_id}/lines",
     answers(LinePage, "batch_not_found", "invalid_request", "file_not_found"),
-    parameters=parameters_of(ListLines),
+    parameters=ListLines,
 )
 async def lines(request: Request, batch_id: str) -> Response:
     """Results, or errors, a page at a time, with the requests that they answer."""

@@ -23,9 +23,8 @@ from lowtide.api.objects.failures import (
     FailureGroupList,
     FailureGroupObject,
 )
-from lowtide.api.openapi.answers import answers, content, json_body, refusals
+from lowtide.api.openapi.answers import TEXT, Answer, answers, json_body, refusals
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.batches.failures import FailureGroup
 from lowtide.core.batches.retry import RETRY_ONLY
 from lowtide.service.batches.retries import RetryBatch
@@ -111,12 +110,12 @@ class ReadResults(msgspec.Struct, frozen=True):
     "GET",
     "/v1/batches/{batch_id}/results",
     {
-        200: content("application/jsonl", {"type": "string"}),
+        200: Answer(content={"application/jsonl": TEXT}),
         **refusals(
             "invalid_request", "batch_not_found", "batch_not_ended", "batch_failed", "results_gone"
         ),
     },
-    parameters=parameters_of(ReadResults),
+    parameters=ReadResults,
 )
 async def results(request: Request, batch_id: str) -> Response:
     """All results in input order, successes and failures in one stream, each request once."""

@@ -28,15 +28,14 @@ from lowtide.api.objects.files import (
 )
 from lowtide.api.openapi.answers import (
     OCTETS,
+    Answer,
     answer,
     answers,
     body,
-    content,
     public_refusals,
     refusals,
 )
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.api.openapi.schemas import parameters_of
 from lowtide.core.errors import ErrorCode
 from lowtide.core.files.file import PURPOSES
 
@@ -74,6 +73,7 @@ _SIGNED_CODES: Final[tuple[ErrorCode, ...]] = (
 """Never a 5xx: see `uploads.receive_signed`."""
 _TEXT: Final = {"type": "string"}
 _BYTES: Final = {"type": "string", "format": "binary"}
+_DOWNLOAD: Final = {"application/octet-stream": _BYTES}
 _FORM: Final = {
     "file": _BYTES,
     "purpose": {"enum": sorted(PURPOSES)},
@@ -110,7 +110,7 @@ class ListFiles(msgspec.Struct, frozen=True):
     "GET",
     "/v1/files",
     answers((FilePageObject, TogetherFileList), "invalid_request"),
-    parameters=parameters_of(ListFiles),
+    parameters=ListFiles,
 )
 async def list_files(request: Request) -> Response:
     """Together's list has no paging; OpenAI's pages carry `has_more` always, else clients loop."""
@@ -177,7 +177,7 @@ def _upload(path: str) -> None:
         path,
         {
             200: answer((FileObject, TogetherFile), "The file, with its bytes"),
-            302: {"description": "Announced: PUT the bytes to `Location`"},
+            302: Answer("Announced: PUT the bytes to `Location`"),
             **refusals(*_UPLOAD_CODES),
         },
         requestBody=body(_FORMS),
@@ -192,8 +192,8 @@ for _method in ("GET", "HEAD"):
         _method,
         "/v1/files/{file_id}/content",
         {
-            200: content("application/octet-stream", _BYTES),
-            206: content("application/octet-stream", _BYTES, "The range that was asked for"),
+            200: Answer(content=_DOWNLOAD),
+            206: Answer("The range that was asked for", _DOWNLOAD),
             **refusals(*_DOWNLOAD_CODES),
         },
         parameters=[

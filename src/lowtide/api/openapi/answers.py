@@ -1,20 +1,33 @@
 """What the OpenAPI document says about answers: objects by their structs, refusals by their codes.
 
-Called where routes are declared. Guards: a refusal is the envelope, at every status that a route
-may answer.
+Called where routes are declared. An answer names the types that it holds; their schemas are made
+with the document, not at each start of a server. Guards: a refusal is the envelope, at every
+status that a route may answer.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from lowtide.api.http.errors import STATUS_OF
 from lowtide.api.objects.errors import ErrorEnvelope
-from lowtide.api.openapi.schemas import Kinds, schema_of
+from lowtide.api.openapi.schemas import Kinds, Schema
 from lowtide.core.errors import ErrorCode
 
-Responses = Mapping[int | str, Mapping[str, Any]]
-"""What the document says of the answers, by status."""
-_JSON: Final = "application/json"
+JSON: Final = "application/json"
+TEXT: Final[Schema] = {"type": "string"}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the document says of one answer: its meaning, and what it holds by media type."""
+
+    text: str = "Success"
+    content: Mapping[str, Kinds | Schema] = {}
+
+
+Responses = Mapping[int | str, Answer]
+"""What the document says of the answers of one route, by status."""
 
 _EVERYWHERE: tuple[ErrorCode, ...] = (
     "missing_api_key",
@@ -57,12 +70,12 @@ UPLOAD_COMPLETES: Final[tuple[ErrorCode, ...]] = (
 _BOUNDS: Mapping[int, str] = {414: "The address is too long", 431: "The headers are too large"}
 
 
-def refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+def refusals(*codes: ErrorCode) -> dict[int | str, Answer]:
     """The answers for these codes and for those that any call may end in, by status."""
     return public_refusals(*codes, *_EVERYWHERE)
 
 
-def public_refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+def public_refusals(*codes: ErrorCode) -> dict[int | str, Answer]:
     """The same for a route that asks for no key and needs no storage."""
     by_status: dict[int, list[str]] = {}
     for code in (*codes, *_OPEN_MODE, "not_found"):  # an address with a NUL is nobody's
@@ -74,26 +87,21 @@ def public_refusals(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def answer(kinds: Kinds, text: str = "Success") -> dict[str, Any]:
+def answer(kinds: Kinds, text: str = "Success") -> Answer:
     """An answer in JSON of one of these kinds."""
-    return content(_JSON, schema_of(kinds), text)
+    return Answer(text, {JSON: kinds})
 
 
-def content(media_type: str, schema: Mapping[str, Any], text: str = "Success") -> dict[str, Any]:
-    """An answer of that media type."""
-    return {"description": text, "content": {media_type: {"schema": dict(schema)}}}
-
-
-def answers(kinds: Kinds, *codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+def answers(kinds: Kinds, *codes: ErrorCode) -> dict[int | str, Answer]:
     """The answers of a route that returns 200 with one of these kinds or
     refuses with these codes.
     """
     return {200: answer(kinds), **refusals(*codes)}
 
 
-def json_body(schema: Mapping[str, Any]) -> dict[str, Any]:
+def json_body(schema: Schema) -> dict[str, Any]:
     """The body of a route that reads its body itself, with a bound."""
-    return body({_JSON: {"schema": dict(schema)}})
+    return body({JSON: {"schema": dict(schema)}})
 
 
 def body(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,9 @@ from lowtide.api.objects import (
     scale,
     webhooks,
 )
-from lowtide.api.openapi.answers import content, json_body, refusals
-from lowtide.api.openapi.routes import Operation
-from lowtide.api.openapi.schemas import components
+from lowtide.api.openapi.answers import JSON, TEXT, Answer, json_body, refusals
+from lowtide.api.openapi.routes import Operation, Parameters
+from lowtide.api.openapi.schemas import Schema, components, parameters_of, schema_of
 from lowtide.core.errors import ErrorCode
 
 _LIVE_CODES: Final[tuple[ErrorCode, ...]] = (
@@ -65,7 +65,6 @@ _OBJECTS: Final = (
     scale,
     webhooks,
 )
-_TEXT: Final = {"type": "string"}
 _REFERENCE: Final = re.compile(r"#/components/schemas/(\w+)")
 _PROMPTS: Final[Mapping[str, dict[str, Any]]] = {
     "/v1/chat/completions": {"messages": {"type": "array", "items": {"type": "object"}}},
@@ -95,20 +94,31 @@ def document(version: str, operations: Iterable[Operation]) -> dict[str, Any]:
 def _described(operation: Operation) -> dict[str, Any]:
     """One method of one path."""
     steps = (step for step in operation.path.split("/") if step.startswith("{"))
-    named = [
-        {"name": step[1:-1], "in": "path", "required": True, "schema": _TEXT} for step in steps
-    ]
-    extra = dict(operation.extra)
+    named = [{"name": step[1:-1], "in": "path", "required": True, "schema": TEXT} for step in steps]
     words = re.findall(r"[a-z0-9]+", operation.path)
     return {
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
         "operationId": "_".join([operation.method.lower(), *words]),
-        "parameters": [*named, *extra.pop("parameters", ())],
-        "responses": {str(status): answer for status, answer in operation.responses.items()},
-        **extra,
+        "parameters": [*named, *_parameters(operation.parameters)],
+        "responses": {str(status): _answer(each) for status, each in operation.responses.items()},
+        **operation.extra,
     }
+
+
+def _parameters(parameters: Parameters) -> Iterable[Schema]:
+    return parameters_of(parameters) if isinstance(parameters, type) else parameters
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.text}
+    if answer.content:
+        described["content"] = {
+            media_type: {"schema": held if isinstance(held, Mapping) else schema_of(held)}
+            for media_type, held in answer.content.items()
+        }
+    return described
 
 
 def _kinds() -> list[type[msgspec.Struct]]:
@@ -135,13 +145,12 @@ def _referenced(paths: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str,
 
 def _live_call(path: str) -> Operation:
     answers = {
-        200: content("application/json", {"type": "object"}, "The engine's answer"),
+        200: Answer("The engine's answer", {JSON: {"type": "object"}, "text/event-stream": TEXT}),
         **refusals(*_LIVE_CODES),
-        "4XX": {"description": "The engine's own refusal, in the envelope"},
-        "5XX": {"description": "The engine's own failure, in the envelope"},
+        "4XX": Answer("The engine's own refusal, in the envelope"),
+        "5XX": Answer("The engine's own failure, in the envelope"),
     }
-    answers[200]["content"]["text/event-stream"] = {"schema": _TEXT}
-    fields = {"model": _TEXT, "stream": {"type": "boolean"}, **_PROMPTS[path]}
+    fields = {"model": TEXT, "stream": {"type": "boolean"}, **_PROMPTS[path]}
     fields["service_tier"] = {"type": "string", "description": "flex: at the price of a batch"}
     if path == "/v1/responses":
         fields["background"] = {"type": "boolean", "description": "To be retrieved, by its id"}

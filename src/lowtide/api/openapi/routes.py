@@ -15,8 +15,11 @@ from starlette.routing import Route
 
 from lowtide.api.http.json_body import as_struct
 from lowtide.api.openapi.answers import Responses
+from lowtide.api.openapi.schemas import Schema
 
 Handler = Callable[..., Awaitable[Response]]
+Parameters = type[msgspec.Struct] | Sequence[Schema]
+"""What a route takes beside the parameters of its path: the struct of its query, or each one."""
 _Query = TypeVar("_Query", bound=msgspec.Struct)
 
 
@@ -29,6 +32,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     description: str = ""
     responses: Responses
+    parameters: Parameters = ()
     extra: Mapping[str, Any] = {}
 
 
@@ -47,13 +51,11 @@ class Routes:
         path: str,
         responses: Responses,
         *,
-        parameters: Sequence[Mapping[str, Any]] = (),
+        parameters: Parameters = (),
         **extra: Any,
     ) -> Callable[[Handler], Handler]:
         """Declares the decorated handler. `parameters` are those beside the path's own."""
         whole = self._prefix + path
-        if parameters:
-            extra["parameters"] = list(parameters)
 
         def declare(handler: Handler) -> Handler:
             route = Route(whole, _endpoint(handler, whole), methods=[method], name=handler.__name__)
@@ -66,6 +68,7 @@ class Routes:
                 summary=handler.__name__.replace("_", " ").capitalize(),
                 description=" ".join((handler.__doc__ or "").split()),
                 responses=responses,
+                parameters=parameters,
                 extra=extra,
             )
             self.operations.append(operation)

@@ -5,13 +5,15 @@ Invariant: an answer has every field of its struct but those whose default is UN
 are required in the document, also where a reader may do without them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 Kinds = type[Any] | tuple[type[Any], ...]
 """A type, or the types that one answer may be of."""
+Schema = Mapping[str, Any]
+"""A JSON schema that is written down."""
 _PLACE: Final = "#/components/schemas/{name}"
 
 

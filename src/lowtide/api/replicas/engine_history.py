@@ -13,7 +13,6 @@ from lowtide.api.middleware.caller import services_of
 from lowtide.api.objects.history import EngineHistoryObject, EngineSpanObject
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.api.openapi.schemas import parameters_of
 from lowtide.api.replicas.engines import engines_named, engines_of
 from lowtide.core.history.replica_history import ReplicaSpan
 
@@ -33,7 +32,7 @@ class EngineHours(msgspec.Struct, frozen=True):
     "GET",
     "/v1/admin/engines/{name:path}/history",
     answers(EngineHistoryObject, "not_found", "invalid_request"),
-    parameters=parameters_of(EngineHours),
+    parameters=EngineHours,
 )
 async def history(request: Request, name: str) -> Response:
     """Batch and live calls of one engine over the last hours, up to 36 of them."""

@@ -27,7 +27,6 @@ from lowtide.api.objects.webhooks import (
 )
 from lowtide.api.openapi.answers import answers, json_body
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.api.openapi.schemas import parameters_of
 from lowtide.api.webhooks.webhook_objects import (
     delivery_object,
     new_webhook_object,
@@ -233,7 +232,7 @@ async def test(request: Request, webhook_id: str) -> Response:
     "GET",
     "/{webhook_id}/deliveries",
     answers(DeliveryList, "invalid_request", "webhook_not_found"),
-    parameters=parameters_of(ListDeliveries),
+    parameters=ListDeliveries,
 )
 async def deliveries(request: Request, webhook_id: str) -> Response:
     """What was sent to an endpoint and what came of it, newest first; 30 days of it. The id

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from lowtide.api.app import create_app, openapi_document
 from lowtide.api.http.errors import STATUS_OF
-from lowtide.api.middleware.console_paths import HOME, ROOT
+from lowtide.api.http.lazy_routes import LazyRoutes
 
 PUBLIC = {
     "/health",
@@ -32,10 +32,10 @@ def served(http_api: ApiServer) -> set[tuple[str, str]]:
     """
     found = set()
     for route in create_app(http_api.services).routes:
+        if isinstance(route, LazyRoutes):
+            continue
         assert isinstance(route, Route)
         path = route.path.replace(":path}", "}")
-        if path == HOME or path.startswith(ROOT):
-            continue
         methods = route.methods or set()
         found |= {(path, m) for m in methods if m != "HEAD" or "/content" in path}
     return found - {("/openapi.json", "GET")}

@@ -1,36 +1,36 @@
 """The ASGI application: every noun's routes, behind the middlewares that shape path and answer."""
 
-from collections.abc import Awaitable, Callable
-from functools import cache
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache, partial
 from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from lowtide import limits
 from lowtide.api import metrics, models
 from lowtide.api.accounts import admin, usage, whoami
 from lowtide.api.accounts import limits as limit_routes
 from lowtide.api.batches import batches, costs, history, lines, retries, steering
-from lowtide.api.console import pages
 from lowtide.api.console.session_guard import SessionGuard
-from lowtide.api.console.shared_looks import SharedLooks
 from lowtide.api.files import files, multipart_uploads, upload_parts
 from lowtide.api.http import errors
 from lowtide.api.http.json_body import json_response
+from lowtide.api.http.lazy_routes import LazyRoutes
 from lowtide.api.live import live, responses
 from lowtide.api.middleware.auth import AuthMiddleware
 from lowtide.api.middleware.caller import services_of
+from lowtide.api.middleware.console_paths import HOME, ROOT
 from lowtide.api.middleware.cors import CorsMiddleware
 from lowtide.api.middleware.local_callers import LocalCallersOnly
 from lowtide.api.middleware.paths import PathMiddleware
 from lowtide.api.middleware.request_id import RequestIdMiddleware
 from lowtide.api.objects.errors import StatusObject
 from lowtide.api.openapi.answers import answer, public_refusals
-from lowtide.api.openapi.document import document
 from lowtide.api.openapi.routes import Routes
 from lowtide.api.replicas import engine_history, engines, forecast, scale
 from lowtide.api.webhooks import webhooks
@@ -107,33 +107,47 @@ def create_app(services: Services | None) -> Starlette:
         origins = services.settings.server.allowed_origins
         middleware.insert(0, Middleware(CorsMiddleware, origins=origins))
     # Live calls first: each route before them costs one time.
-    routes = [*live.ROUTES, *(route for noun in NOUNS for route in noun.served)]
+    routes: list[BaseRoute] = [*live.ROUTES, *(route for noun in NOUNS for route in noun.served)]
     for path, probe in (("/health", health), ("/ready", ready), ("/metrics", metrics.metrics)):
         # What probes of balancers ask with; not in the document, where it would say nothing new.
         routes.append(Route(path, probe, methods=["HEAD"]))
     routes.append(_get("/openapi.json", openapi))
-    routes += pages.ROUTES
     app = Starlette(
         routes=routes, middleware=middleware, exception_handlers=errors.exception_handlers()
     )
     app.router.redirect_slashes = False  # a redirected POST loses its body; paths.py takes it away
     app.state.services = services
     app.state.json_bodies = ByteBudget(limits.JSON_BODIES_BYTES_MAX)
-    app.state.console_looks = SharedLooks()
     app.state.console_streams = ByteBudget(limits.CONSOLE_STREAMS_MAX)
     app.state.downloads = ByteBudget(limits.DOWNLOADS_MAX)
+    app.router.routes.append(LazyRoutes(_is_console, partial(_console_routes, app)))
     return app
+
+
+def _is_console(path: str) -> bool:
+    return path in (HOME, ROOT) or path.startswith(f"{ROOT}/")
+
+
+def _console_routes(app: Starlette) -> Sequence[Route]:
+    from lowtide.api.console import pages, shared_looks  # see LazyRoutes
+
+    app.state.console_looks = shared_looks.SharedLooks()
+    return pages.load_routes()
 
 
 @cache
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI document, which is the same for every application: no setting adds a route."""
+    from lowtide.api.openapi.document import document  # few servers are asked for it
+
     return document(VERSION, [each for noun in NOUNS for each in noun.operations])
 
 
 async def openapi(_: Request) -> Response:
-    """`GET /openapi.json`, made when it is asked for the first time."""
-    return json_response(openapi_document())
+    """`GET /openapi.json`, made when it is asked for the first time: a tenth of a second of work,
+    and so in a thread.
+    """
+    return json_response(await asyncio.to_thread(openapi_document))
 
 
 def _get(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:

@@ -8,7 +8,6 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from lowtide.api.console.rendering import render
 from lowtide.api.http.errors import STATUS_OF, as_lowtide_error, error_response
 from lowtide.api.middleware.caller import services_of
 from lowtide.core.errors import LowtideError
@@ -27,6 +26,8 @@ def failure(scope: Scope, error: Exception) -> Response:
     assert known is not None, "one of EXPECTED"
     if not wants_html(scope):
         return error_response(known)
+    from lowtide.api.console.rendering import render  # the session guard is there at each start
+
     base = services_of(HTTPConnection(scope)).settings.server.path_prefix
     context = {"base": base, "message": known.message, "code": known.code}
     return Response(render("failure.html", context), STATUS_OF[known.code], media_type="text/html")

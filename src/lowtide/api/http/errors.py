@@ -6,17 +6,18 @@ lose the message. What cannot be shaped: the plain 400 that uvicorn itself sends
 no HTTP.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match, Route
 
 from lowtide import limits
 from lowtide.api.http.json_body import json_response
+from lowtide.api.http.lazy_routes import LazyRoutes
 from lowtide.api.objects.errors import ErrorBody, ErrorEnvelope
 from lowtide.core.errors import ErrorCode, LowtideError
 from lowtide.ports.blobs import BlobError, BlobNotFound, BlobsFull
@@ -198,7 +199,16 @@ async def _on_http(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> set[str]:
     """What the path allows: Starlette's own Allow names the methods of its first route alone."""
     methods: set[str] = set()
-    for route in request.app.routes:
+    for route in _routes(request.app.routes):
         if route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods or set()
     return methods
+
+
+def _routes(routes: Iterable[BaseRoute]) -> Iterator[Route]:
+    """Each route, those of groups among them."""
+    for route in routes:
+        if isinstance(route, LazyRoutes):
+            yield from _routes(route.routes)
+        elif isinstance(route, Route):
+            yield route

@@ -29,13 +29,16 @@ class SystemClock:
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Makes no garbage collection while modules are imported: what they make stays, and to walk it
-    again and again takes a fifth of a server's start.
+    """Makes no garbage collection while modules are imported, and takes what they have made out of
+    those to come: it stays, and to walk it again and again takes a third of a server's start.
+
+    Cycles that importing itself leaves behind are never freed; they are less than 1 MB.
     """
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lowtide.system import GC_THRESHOLDS, spare_collections
+from lowtide.system import GC_THRESHOLDS, spare_collections, without_collections
 
 
 @pytest.fixture
@@ -27,3 +27,13 @@ def test_what_start_up_made_is_in_no_collection_any_more_and_later_garbage_is() 
     cycle.append(cycle)
     del cycle
     assert gc.collect() >= 1, "garbage made later is still found"
+
+
+@pytest.mark.usefixtures("thresholds_kept")
+def test_what_imports_made_is_in_no_collection() -> None:
+    frozen = gc.get_freeze_count()
+    with without_collections():
+        assert not gc.isenabled()
+        made: list[object] = [[] for _ in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= frozen + len(made)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from lowtide import limits
-from lowtide.blobs.bucket.bucket_environment import check_endpoints, s3_profile
 from lowtide.blobs.folder.folder_blobs import FolderBlobs
 from lowtide.core.reporting.shown_url import shown_url
 from lowtide.ports.blobs import Blobs, BlobsUnavailable
@@ -54,6 +53,7 @@ def _open_bucket(url: str, scheme: str) -> Blobs:
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 
+    from lowtide.blobs.bucket.bucket_environment import check_endpoints, s3_profile
     from lowtide.blobs.bucket.object_blobs import ObjectBlobs
     from lowtide.blobs.bucket.object_errors import first_line
 

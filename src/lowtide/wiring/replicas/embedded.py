@@ -11,9 +11,6 @@ from pathlib import Path
 from lowtide import limits
 from lowtide.config import ReplicaSettings as ReplicaSettings
 from lowtide.core.accounts.catalogue import ModelEntry
-from lowtide.engines.embedded.engine import EmbeddedEngine
-from lowtide.engines.models import demo_model
-from lowtide.engines.models.source import resolve_model
 
 
 def _cache_dir(data_dir: Path) -> Path:
@@ -49,6 +46,11 @@ async def start_embedded(
     on_progress: Callable[[str], None],
 ) -> tuple[ReplicaSettings, ModelEntry]:
     """The embedded engine as a replica like any other, and its catalogue entry."""
+    # Imported here: most servers have their engines elsewhere.
+    from lowtide.engines.embedded.engine import EmbeddedEngine
+    from lowtide.engines.models import demo_model
+    from lowtide.engines.models.source import resolve_model
+
     on_progress(f"Getting the model {embedded.spec}")
     cache_dir = _cache_dir(data_dir)
     if embedded.spec == demo_model.MODEL_ID:

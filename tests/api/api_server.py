@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.routing import Route
 
 from lowtide.api.app import create_app
+from lowtide.api.console import pages
 from lowtide.api.server import uvicorn_config
 from lowtide.blobs.url import open_blobs
 from lowtide.cli.server.event_loop import new_event_loop
@@ -47,6 +49,12 @@ CATALOGUE = Catalogue(
         )
     ]
 )
+
+
+def routes_of(services: Services) -> list[Route]:
+    """Every route of the HTTP API, those of the console among them."""
+    app = create_app(services)
+    return [*(route for route in app.routes if isinstance(route, Route)), *pages.load_routes()]
 
 
 class ShiftedClock:

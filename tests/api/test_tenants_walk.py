@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from api_server import routes_of
 from tenant_env import CHAT, Env, Tenant, line, open_house
-
-from lowtide.api.app import create_app
 
 MOUNTS: Final = ("", "/openai", "/together")
 UNKNOWN: Final = "unknown-0"
@@ -85,9 +84,9 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]
 
 def routes(neighbours: Neighbours) -> Iterator[tuple[str, str]]:
     """Every method and path of the application."""
-    for route in create_app(neighbours.env.http_api.services).routes:
-        for method in sorted(route.methods or {"GET"}):  # type: ignore[attr-defined]
-            yield method, route.path  # type: ignore[attr-defined]
+    for route in routes_of(neighbours.env.http_api.services):
+        for method in sorted(route.methods or {"GET"}):
+            yield method, route.path
 
 
 def walk(neighbours: Neighbours) -> Iterator[tuple[str, str, str, str]]:

@@ -6,6 +6,6 @@ that want the real thing.
 """
 
 from lowtide.wiring.application import Application, Role, open_application
-from lowtide.wiring.replicas.embedded import EmbeddedModel
+from lowtide.wiring.replicas.embedded_model import EmbeddedModel
 
 __all__ = ["Application", "EmbeddedModel", "Role", "open_application"]

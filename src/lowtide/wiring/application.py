@@ -45,7 +45,7 @@ from lowtide.wiring.flex import flex_results
 from lowtide.wiring.live_rates import rates_of, sharing_rates
 from lowtide.wiring.parts import Parts, parts_of
 from lowtide.wiring.reload import Reload
-from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
+from lowtide.wiring.replicas.embedded_model import EmbeddedModel
 from lowtide.wiring.replicas.engines import Engines
 from lowtide.wiring.replicas.history import replica_history
 from lowtide.wiring.replicas.open_replica import Calling, open_replica
@@ -103,7 +103,7 @@ async def open_application(
         store = await _open_store(settings, clock, stack)
         blobs = open_blobs(settings.server.blob_url, data_dir / "blobs")
         await blobs.probe()
-        own = await start_embedded(embedded, data_dir, stack, on_progress) if embedded else None
+        own = await _embedded_engine(embedded, data_dir, stack, on_progress) if embedded else None
         wakeups = LocalWakeups()
         outcomes = Outcomes(lambda: wakeups.wake("commit"))
         # Answers that no commit has stored yet take of the memory that replies share.
@@ -147,6 +147,17 @@ async def open_application(
             begin_drain=partial(_begin_drain, services, worker if role != "api" else None),
             reload=Reload(settings, engines, sources, scalers, parts.quotas),
         )
+
+
+async def _embedded_engine(
+    embedded: EmbeddedModel,
+    data_dir: Path,
+    stack: AsyncExitStack,
+    on_progress: Callable[[str], None],
+) -> tuple[ReplicaSettings, ModelEntry]:
+    from lowtide.wiring.replicas.embedded import start_embedded  # most servers have none
+
+    return await start_embedded(embedded, data_dir, stack, on_progress)
 
 
 def _worker(

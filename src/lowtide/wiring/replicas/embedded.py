@@ -1,16 +1,22 @@
-"""`--model`: an engine of this process's own, as a replica like any other."""
+"""`--model`: an engine of this process's own, as a replica like any other.
+
+Imported by `application` where a model is asked for: most servers have their engines elsewhere.
+"""
 
 import asyncio
 import os
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from lowtide import limits
 from lowtide.config import ReplicaSettings as ReplicaSettings
 from lowtide.core.accounts.catalogue import ModelEntry
+from lowtide.engines.embedded.engine import EmbeddedEngine
+from lowtide.engines.models import demo_model
+from lowtide.engines.models.source import resolve_model
+from lowtide.wiring.replicas.embedded_model import EmbeddedModel
 
 
 def _cache_dir(data_dir: Path) -> Path:
@@ -25,20 +31,6 @@ def _cache_dir(data_dir: Path) -> Path:
     return home / ".cache" / "lowtide" if usable else data_dir / "cache"
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedModel:
-    """A model to serve from this process's own engine. None stands for a good choice.
-
-    `spec` is `demo`, `random`, a path to a GGUF file, or a hub id. `aliases` are further names
-    that requests may call it by.
-    """
-
-    spec: str
-    slots: int | None = None
-    threads: int | None = None
-    aliases: tuple[str, ...] = ()
-
-
 async def start_embedded(
     embedded: EmbeddedModel,
     data_dir: Path,
@@ -46,11 +38,6 @@ async def start_embedded(
     on_progress: Callable[[str], None],
 ) -> tuple[ReplicaSettings, ModelEntry]:
     """The embedded engine as a replica like any other, and its catalogue entry."""
-    # Imported here: most servers have their engines elsewhere.
-    from lowtide.engines.embedded.engine import EmbeddedEngine
-    from lowtide.engines.models import demo_model
-    from lowtide.engines.models.source import resolve_model
-
     on_progress(f"Getting the model {embedded.spec}")
     cache_dir = _cache_dir(data_dir)
     if embedded.spec == demo_model.MODEL_ID:

@@ -11,7 +11,8 @@ from lowtide.config import ReplicaSettings
 from lowtide.engines.embedded import child
 from lowtide.engines.embedded.process import ChildSpec
 from lowtide.wiring.replicas import embedded
-from lowtide.wiring.replicas.embedded import EmbeddedModel, start_embedded
+from lowtide.wiring.replicas.embedded import start_embedded
+from lowtide.wiring.replicas.embedded_model import EmbeddedModel
 
 
 class FakeEngine:

@@ -18,7 +18,7 @@ from lowtide.api.accounts.usage_object import columns_of, keys_of, sums_of, usag
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import Caller, identify, services_of
 from lowtide.api.objects.accounts import UsageObject
-from lowtide.api.openapi.answers import JSON, TEXT, Answer, refusals
+from lowtide.api.openapi.answers import JSON, TEXT, DescribedAnswer, refusals
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.errors import LowtideError
@@ -46,7 +46,7 @@ class AskedUsage(msgspec.Struct, frozen=True):
     "GET",
     "/v1/usage",
     {
-        200: Answer(content={JSON: UsageObject, "text/csv": TEXT}),
+        200: DescribedAnswer(content={JSON: UsageObject, "text/csv": TEXT}),
         **refusals("invalid_request", "project_not_found", "insufficient_scope"),
     },
     parameters=AskedUsage,

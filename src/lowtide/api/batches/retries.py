@@ -23,7 +23,7 @@ from lowtide.api.objects.failures import (
     FailureGroupList,
     FailureGroupObject,
 )
-from lowtide.api.openapi.answers import TEXT, Answer, answers, json_body, refusals
+from lowtide.api.openapi.answers import TEXT, DescribedAnswer, answers, json_body, refusals
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.core.batches.failures import FailureGroup
 from lowtide.core.batches.retry import RETRY_ONLY
@@ -110,7 +110,7 @@ class ReadResults(msgspec.Struct, frozen=True):
     "GET",
     "/v1/batches/{batch_id}/results",
     {
-        200: Answer(content={"application/jsonl": TEXT}),
+        200: DescribedAnswer(content={"application/jsonl": TEXT}),
         **refusals(
             "invalid_request", "batch_not_found", "batch_not_ended", "batch_failed", "results_gone"
         ),

@@ -28,7 +28,7 @@ from lowtide.api.objects.files import (
 )
 from lowtide.api.openapi.answers import (
     OCTETS,
-    Answer,
+    DescribedAnswer,
     answer,
     answers,
     body,
@@ -177,7 +177,7 @@ def _upload(path: str) -> None:
         path,
         {
             200: answer((FileObject, TogetherFile), "The file, with its bytes"),
-            302: Answer("Announced: PUT the bytes to `Location`"),
+            302: DescribedAnswer("Announced: PUT the bytes to `Location`"),
             **refusals(*_UPLOAD_CODES),
         },
         requestBody=body(_FORMS),
@@ -192,8 +192,8 @@ for _method in ("GET", "HEAD"):
         _method,
         "/v1/files/{file_id}/content",
         {
-            200: Answer(content=_DOWNLOAD),
-            206: Answer("The range that was asked for", _DOWNLOAD),
+            200: DescribedAnswer(content=_DOWNLOAD),
+            206: DescribedAnswer("The range that was asked for", _DOWNLOAD),
             **refusals(*_DOWNLOAD_CODES),
         },
         parameters=[

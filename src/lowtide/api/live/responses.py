@@ -11,7 +11,7 @@ from starlette.responses import Response
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.objects.files import DeletedObject
-from lowtide.api.openapi.answers import JSON, Answer, answers, refusals
+from lowtide.api.openapi.answers import JSON, DescribedAnswer, answers, refusals
 from lowtide.api.openapi.routes import Routes
 from lowtide.core.errors import ErrorCode, LowtideError
 
@@ -30,8 +30,8 @@ _SCHEMA: Final = {
 """The schema of a background response; its other fields are the engine's."""
 
 
-def _answers(*codes: ErrorCode) -> dict[int | str, Answer]:
-    return {200: Answer(content={JSON: _SCHEMA}), **refusals(*codes)}
+def _answers(*codes: ErrorCode) -> dict[int | str, DescribedAnswer]:
+    return {200: DescribedAnswer(content={JSON: _SCHEMA}), **refusals(*codes)}
 
 
 @routes.add("GET", _PATH, _answers("response_not_found", "invalid_request"))

@@ -19,14 +19,14 @@ JSON: Final = "application/json"
 TEXT: Final[Schema] = {"type": "string"}
 
 
-class Answer(msgspec.Struct, frozen=True):
+class DescribedAnswer(msgspec.Struct, frozen=True):
     """What the document says of one answer: its meaning, and what it holds by media type."""
 
     text: str = "Success"
     content: Mapping[str, Kinds | Schema] = {}
 
 
-Responses = Mapping[int | str, Answer]
+Responses = Mapping[int | str, DescribedAnswer]
 """What the document says of the answers of one route, by status."""
 
 _EVERYWHERE: tuple[ErrorCode, ...] = (
@@ -70,12 +70,12 @@ UPLOAD_COMPLETES: Final[tuple[ErrorCode, ...]] = (
 _BOUNDS: Mapping[int, str] = {414: "The address is too long", 431: "The headers are too large"}
 
 
-def refusals(*codes: ErrorCode) -> dict[int | str, Answer]:
+def refusals(*codes: ErrorCode) -> dict[int | str, DescribedAnswer]:
     """The answers for these codes and for those that any call may end in, by status."""
     return public_refusals(*codes, *_EVERYWHERE)
 
 
-def public_refusals(*codes: ErrorCode) -> dict[int | str, Answer]:
+def public_refusals(*codes: ErrorCode) -> dict[int | str, DescribedAnswer]:
     """The same for a route that asks for no key and needs no storage."""
     by_status: dict[int, list[str]] = {}
     for code in (*codes, *_OPEN_MODE, "not_found"):  # an address with a NUL is nobody's
@@ -87,12 +87,12 @@ def public_refusals(*codes: ErrorCode) -> dict[int | str, Answer]:
     }
 
 
-def answer(kinds: Kinds, text: str = "Success") -> Answer:
+def answer(kinds: Kinds, text: str = "Success") -> DescribedAnswer:
     """An answer in JSON of one of these kinds."""
-    return Answer(text, {JSON: kinds})
+    return DescribedAnswer(text, {JSON: kinds})
 
 
-def answers(kinds: Kinds, *codes: ErrorCode) -> dict[int | str, Answer]:
+def answers(kinds: Kinds, *codes: ErrorCode) -> dict[int | str, DescribedAnswer]:
     """The answers of a route that returns 200 with one of these kinds or
     refuses with these codes.
     """

@@ -28,7 +28,7 @@ from lowtide.api.objects import (
     scale,
     webhooks,
 )
-from lowtide.api.openapi.answers import JSON, TEXT, Answer, json_body, refusals
+from lowtide.api.openapi.answers import JSON, TEXT, DescribedAnswer, json_body, refusals
 from lowtide.api.openapi.routes import Operation, Parameters
 from lowtide.api.openapi.schemas import Schema, components, parameters_of, schema_of
 from lowtide.core.errors import ErrorCode
@@ -111,7 +111,7 @@ def _parameters(parameters: Parameters) -> Iterable[Schema]:
     return parameters_of(parameters) if isinstance(parameters, type) else parameters
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: DescribedAnswer) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.text}
     if answer.content:
         described["content"] = {
@@ -145,10 +145,12 @@ def _referenced(paths: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str,
 
 def _live_call(path: str) -> Operation:
     answers = {
-        200: Answer("The engine's answer", {JSON: {"type": "object"}, "text/event-stream": TEXT}),
+        200: DescribedAnswer(
+            "The engine's answer", {JSON: {"type": "object"}, "text/event-stream": TEXT}
+        ),
         **refusals(*_LIVE_CODES),
-        "4XX": Answer("The engine's own refusal, in the envelope"),
-        "5XX": Answer("The engine's own failure, in the envelope"),
+        "4XX": DescribedAnswer("The engine's own refusal, in the envelope"),
+        "5XX": DescribedAnswer("The engine's own failure, in the envelope"),
     }
     fields = {"model": TEXT, "stream": {"type": "boolean"}, **_PROMPTS[path]}
     fields["service_tier"] = {"type": "string", "description": "flex: at the price of a batch"}

@@ -2,8 +2,9 @@
 
 For parts that many processes never serve, as the console's pages. They are imported at the first
 request and not in the background after the start, so that a process whose console is never opened
-never has them in memory; and in a thread, so that other calls go on meanwhile. Called by `api.app`. Invariant: which requests a group answers is known without importing
-it, so nothing is imported for any other.
+never has them in memory; and in a thread, so that other calls go on meanwhile. Called by `api.app`.
+Invariant: which requests a group answers is known without importing it, so nothing is imported for
+any other.
 """
 
 import asyncio

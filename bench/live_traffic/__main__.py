@@ -1,9 +1,10 @@
 """`make bench-live`: every rule beside the same live traffic, on simulated engines.
 
-    python -m bench.live_traffic [--seeds 5] [--quick] [--write] [--only class|class-day|tolerance]
+    python -m bench.live_traffic [--seeds 5] [--quick] [--write] [--only PART]
 
 Virtual time: the figures do not depend on this machine, and the same seeds give the same figures.
-`--write` puts tables and pictures into docs/live-traffic.md and docs/live-traffic-tables.md.
+`--write` puts tables and pictures into docs/live-traffic.md and docs/live-traffic-tables.md. A part
+(class, class-day, class-steps, stock) writes its own tables, `stock` only the rows that it has run.
 """
 
 import argparse
@@ -23,9 +24,11 @@ from bench.live_traffic.experiments import (
     cells,
     class_cells,
     class_day_cells,
+    class_steps_cells,
     play,
     race,
     races,
+    stock_cells,
     tolerance_cells,
 )
 from bench.live_traffic.prefixes import play_prefixes, prefix_runs
@@ -33,6 +36,11 @@ from bench.live_traffic.prefixes import play_prefixes, prefix_runs
 DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGES: Final = (DOCS / "live-traffic.md", DOCS / "live-traffic-tables.md")
 PICTURES: Final = DOCS / "pictures"
+PARTS: Final = {
+    "class": class_cells, "class-day": class_day_cells, "class-steps": class_steps_cells,
+    "tolerance": tolerance_cells, "stock": stock_cells,
+}  # fmt: skip
+"""What --only may name."""
 Run = dict[str, Any]
 Job = tuple[Callable[..., Run], tuple[Any, ...]]
 
@@ -40,13 +48,10 @@ Job = tuple[Callable[..., Run], tuple[Any, ...]]
 def main() -> None:
     asked = _arguments()
     seeds = range(asked.first_seed, asked.first_seed + (1 if asked.quick else asked.seeds))
-    with_class = {
-        "class": class_cells, "class-day": class_day_cells, "tolerance": tolerance_cells,
-    }  # fmt: skip
     jobs: dict[str, list[Job]] = {
         name: [(play, (cell,)) for cell in cells_of(seeds)]
-        for name, cells_of in with_class.items()
-        if asked.only == name or (asked.only is None and name != "tolerance")
+        for name, cells_of in PARTS.items()
+        if asked.only == name or (asked.only is None and name.startswith("class"))
     }
     if asked.only is None:
         jobs |= {
@@ -58,12 +63,15 @@ def main() -> None:
     if asked.json:
         asked.json.write_text(json.dumps(runs))
     parts = _class_tables(runs)
-    if asked.only is None:
-        parts |= _tables(runs)
+    if "beside" in runs:
+        parts |= _beside_tables(runs["beside"], ("recommended", "smooth", "stock"))
+        parts |= _other_tables(runs)
+    if "stock" in runs:
+        parts |= _beside_tables(runs["stock"], ("stock",))
     for lines in parts.values():
         print("\n".join(lines), end="\n\n")
     if asked.write:
-        _write(runs, parts)
+        _write(runs, parts, is_whole=asked.only != "stock")
 
 
 def _arguments() -> argparse.Namespace:
@@ -74,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="into the pages of docs/")
     parser.add_argument("--jobs", type=int, default=2, help="processes at one time")
     parser.add_argument(
-        "--only", choices=["class", "class-day", "tolerance"], help="with the scheduler class"
+        "--only", choices=list(PARTS), help="with the scheduler class, or Lowtide with stock flags"
     )
     parser.add_argument("--json", type=Path, help="every run, into this file")
     return parser.parse_args()
@@ -110,18 +118,26 @@ def _class_tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
         parts["choice"] = tables.over_tolerance(runs["tolerance"], loads, CLASS)
     if "class-day" in runs:
         parts["class-day"] = tables.with_class(runs["class-day"], LOADS, CLASS)
+    if "class-steps" in runs:
+        parts["class-steps"] = tables.with_steps(
+            runs["class-steps"], ("steady 10/s", "steady 25/s")
+        )
     return parts
 
 
-def _tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
+def _beside_tables(runs: list[Run], setups: tuple[str, ...]) -> dict[str, list[str]]:
     beside = {
-        f"{load} {setup}": tables.beside_live(runs["beside"], load, setup)
-        for setup in ("smooth", "recommended", "stock")
+        f"{load} {setup}": tables.beside_live(runs, load, setup)
+        for setup in setups
         for load in LOADS
         if not load.startswith("long")
     }
-    return {_marker(name): lines for name, lines in beside.items()} | {
-        "summary": tables.summary(runs["beside"], LOADS, ("recommended", "smooth", "stock")),
+    parts = {_marker(name): lines for name, lines in beside.items()}
+    return parts | {"summary": tables.summary(runs, LOADS, setups)}
+
+
+def _other_tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
+    return {
         "kinds": tables.day_by_kind(runs["beside"]),
         "races": tables.races(runs["races"]),
         "prefixes": tables.prefixes(runs["prefixes"]),
@@ -132,7 +148,8 @@ def _marker(name: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
-def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]]) -> None:
+def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]], *, is_whole: bool) -> None:
+    """`is_whole`: tables are written anew; else only the rows that were run."""
     if "beside" in runs:
         _draw(runs)
     for page in PAGES:
@@ -141,7 +158,9 @@ def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]]) -> None:
             begin, end = f"<!-- made: {name} -->", f"<!-- end: {name} -->"
             if begin in text:
                 head, _, rest = text.partition(begin)
-                text = head + "\n".join([begin, *lines, end]) + rest.partition(end)[2]
+                old, _, rest = rest.partition(end)
+                rows = lines if is_whole else tables.merged(old.strip().splitlines(), lines)
+                text = head + "\n".join([begin, *rows, end]) + rest
         page.write_text(text)
 
 

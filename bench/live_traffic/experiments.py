@@ -14,6 +14,7 @@ from lowtide.engine_sim.benchmarks.virtual import VirtualWorld
 from lowtide.engine_sim.engine import STEP_NOISE, SimEngine
 from lowtide.engine_sim.profiles import PROFILES
 from lowtide.engine_sim.scheduling.scheduler_config import SchedulerConfig, step_bound_config
+from lowtide.engine_sim.scheduling.step_budget import TOLERANCE
 from lowtide.engine_sim.state.requests import SimRequest
 
 DAY_S: Final = 1_800.0
@@ -32,11 +33,19 @@ SETUPS: Final = {
     "scheduler class": step_bound_config(),
     **{
         f"tolerance {tolerance}": step_bound_config(tolerance=tolerance)
-        for tolerance in (1.5, 1.7, 2.2, 2.5, 4.0)
+        for tolerance in (1.5, 1.6, 1.9, 2.5, 4.0, 6.0)
+    },
+    **{
+        f"steps of {tokens:,}, {tolerance}": step_bound_config(
+            max_num_seqs=512, max_num_batched_tokens=tokens, tolerance=tolerance
+        )
+        for tokens in (1024, 1536, 2048)
+        for tolerance in (TOLERANCE, 4.0)
     },
 }
 """Engine flags: vLLM's defaults on an H100; the two that docs/live-traffic.md tells to set where
-there is no scheduler class; and the class, as it is and with other tolerances."""
+there is no scheduler class; and the class, as it is, with other tolerances, and with smaller steps
+as well."""
 CLASS: Final = "scheduler class"
 LOADS: Final[dict[str, tuple[workloads.Rate, float, float]]] = {
     "steady 10/s": (workloads.steady(10.0), 10.0, 300.0),
@@ -63,7 +72,7 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "Lowtide, window = 8": lambda priority: Ours(priority=priority, window_max=8),
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
-NEAR: Final = ("tolerance 1.7", "tolerance 2.2")
+NEAR: Final = ("tolerance 1.6", "tolerance 1.9")
 """Those that the class's own tolerance was chosen among."""
 
 
@@ -213,15 +222,42 @@ def tolerance_cells(seeds: range) -> list[Cell]:
     ]
 
 
-def class_day_cells(seeds: range) -> list[Cell]:
-    """The day with the scheduler class, for each kind of batch, which takes many times as long."""
-    day = "day, peak 31/s"
-    batches = [
-        Cell("Lowtide", day, CLASS, seed, kind)
-        for kind in ("longgen", "chat", "summ")
+def class_steps_cells(seeds: range) -> list[Cell]:
+    """The class in engines whose steps are smaller, so that long live prompts are cut as well."""
+    return [
+        Cell(rule, load, setup, seed)
+        for load in ("steady 10/s", "steady 25/s")
+        for rule, setup in (
+            ("no batch", "stock"),
+            *(("Lowtide", setup) for setup in SETUPS if setup.startswith("steps")),
+        )
         for seed in seeds
     ]
-    return [*batches, *(Cell("no batch", day, "stock", seed) for seed in seeds)]
+
+
+def class_day_cells(seeds: range) -> list[Cell]:
+    """The day with the scheduler class, for each kind of batch, which takes many times as long."""
+    day, long_day = "day, peak 31/s", "long day, peak 31/s"
+    return [
+        Cell(rule, load, setup, seed, kind)
+        for rule, load, setup, kind in (
+            ("Lowtide", long_day, CLASS, "longgen"),
+            ("Lowtide", day, CLASS, "chat"),
+            ("Lowtide", day, CLASS, "summ"),
+            ("no batch", long_day, "stock", "summ"),
+            ("no batch", day, "stock", "summ"),
+        )
+        for seed in seeds
+    ]
+
+
+def stock_cells(seeds: range) -> list[Cell]:
+    """Lowtide's own rows of the tables with stock flags, and what they are compared with."""
+    return [
+        cell
+        for cell in cells(seeds)
+        if cell.setup == "stock" and (cell.rule == "no batch" or cell.rule.startswith("Lowtide"))
+    ]
 
 
 def _is_told(rule: str, load: str, setup: str) -> bool:

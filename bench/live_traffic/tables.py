@@ -77,6 +77,19 @@ def over_tolerance(runs: Sequence[Run], loads: Iterable[str], own: str) -> list[
     return rows
 
 
+def with_steps(runs: Sequence[Run], loads: Iterable[str]) -> list[str]:
+    """The class in engines with smaller steps, against no batch in one with vLLM's defaults."""
+    rows = _head("live load", "steps of, tolerance", *_LIVE, "of the bound")
+    for load in loads:
+        here = [run for run in runs if run["load"] == load]
+        quiet = [run for run in here if run["rule"] == "no batch"]
+        setups = _grouped([run for run in here if run["rule"] == "Lowtide"], "setup")
+        for setup, those in setups.items():
+            share = _share(those, "of_bound")
+            rows.append(_row(load, setup.removeprefix("steps of "), *_live(those, quiet), share))
+    return rows
+
+
 def _tolerance(setup: str, own: str) -> float:
     return TOLERANCE if setup == own else float(setup.removeprefix("tolerance "))
 
@@ -124,6 +137,19 @@ def prefixes(runs: Sequence[Run]) -> list[str]:
         seconds = f"{_median(those, 'seconds'):.1f}"
         rows.append(_row(shape, _bold(order), work, _share(those, "of_bound"), seconds))
     return rows
+
+
+def merged(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """The rows of `old`, each replaced by that of `new` with the same words in front."""
+    fresh = {_key(row): row for row in new}
+    return [fresh.get(_key(row), row) for row in old]
+
+
+def _key(row: str) -> tuple[str, ...]:
+    """The cells of a row up to its first figure."""
+    cells = [cell.strip() for cell in row.strip("| ").split("|")]
+    figures = (place for place, cell in enumerate(cells) if place and cell[:1].isdigit())
+    return tuple(cells[: next(figures, len(cells))])
 
 
 def _head(*names: str) -> list[str]:

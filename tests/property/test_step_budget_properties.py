@@ -15,7 +15,7 @@ class KnownTimes(StepTimeModel):
     def __init__(self, step: float, token: float, decode: float, read: float, pair: float) -> None:
         super().__init__()
         self.steps, self.tokens_seen = TRAINED_STEPS, 16_000
-        self.costs = [step, 1e3 * token, *[0.0] * 6, 1e2 * decode, 1e5 * read, 1e6 * pair]
+        self.costs = [step, 1e3 * token, *[0.0] * 7, 1e2 * decode, 1e5 * read, 1e6 * pair]
 
 
 cost = st.floats(0, 1e-3)
@@ -66,7 +66,7 @@ def test_the_prediction_stays_within_the_limit_but_for_what_is_overdue(
         if granted:
             ran = ran.with_chunk(granted, context)
     assert budget.shape == ran
-    limit_s = max(bounds.step_s(model), bounds.stretch * model.predict(live))
+    limit_s = max(bounds.step_s(live, model), bounds.stretch * model.predict(live))
     assert model.predict(ran) <= limit_s * (1 + TOLERANCE)
     assert ran.tokens <= max(live.tokens, bounds.tokens_max)
 

@@ -11,6 +11,7 @@ A request is the batch's when its priority is above 0.
 """
 
 import time
+from itertools import takewhile
 from typing import Any, Final
 
 import vllm
@@ -109,10 +110,11 @@ class _StepBound(Scheduler):
 
     def _live_work(self, batch: list[Request], now: float) -> StepShape | None:
         """What live calls want of the step; None when there is none."""
-        head = self.waiting.peek_request() if self.waiting else None
-        waits = head is not None and head.priority <= 0
-        if len(batch) == len(self.running) and not waits:
+        waiting = list(takewhile(lambda request: request.priority <= 0, self.waiting))
+        if len(batch) == len(self.running) and not waiting:
             return None
+        if waiting:
+            self._make_room(waiting[0], batch, now)
         self._counted = set()
         shape, room = StepShape(), self._limits.tokens_max
         for request in self.running:
@@ -123,10 +125,11 @@ class _StepBound(Scheduler):
                     shape = shape.with_decode(request.num_computed_tokens + 1)
                 else:
                     shape = shape.with_chunk(wanted, request.num_computed_tokens)
-        if head is not None and waits:
-            self._make_room(head, batch, now)
-            self._counted.add(head.request_id)
-            shape = shape.with_chunk(max(0, min(head.num_tokens, room - shape.tokens)), 0)
+        for request in waiting:
+            if shape.tokens >= room:
+                break
+            self._counted.add(request.request_id)
+            shape = shape.with_chunk(min(request.num_tokens, room - shape.tokens), 0)
         return shape
 
     def _make_room(self, head: Request, batch: list[Request], now: float) -> None:

@@ -66,9 +66,9 @@ class StepBoundScheduler(StepScheduler):
 
     def _live(self) -> StepShape | None:
         """What live calls want of the next step; None when there is none."""
-        head = self.waiting.head()
         running = [r for r in self.running if r.priority <= 0]
-        if not running and (head is None or head.priority > 0):
+        waiting = list(self.waiting.leading(0))
+        if not running and not waiting:
             return None
         room = self.config.max_num_batched_tokens
         contexts = [self.decodes.context_of(r) for r in running if r.state is State.DECODING]
@@ -77,9 +77,11 @@ class StepBoundScheduler(StepScheduler):
             if request.state is not State.DECODING:
                 left = min(request.target - request.computed, room - shape.tokens)
                 shape = shape.with_chunk(left, request.computed)
-        if head is not None and head.priority <= 0 and shape.tokens < room:
-            known = self.kv.find(head)[1] * self.kv.block_tokens
-            shape = shape.with_chunk(min(head.target - known, room - shape.tokens), known)
+        for request in waiting:
+            if shape.tokens >= room:
+                break
+            known = self.kv.find(request)[1] * self.kv.block_tokens
+            shape = shape.with_chunk(min(request.target - known, room - shape.tokens), known)
         return shape
 
     def _decode(self, request: SimRequest, now: float) -> BatchDecode:

@@ -30,7 +30,7 @@ CLIP_LEAST: Final = 0.05
 RUN_STEPS: Final = 3
 """Large residuals of one sign count in full from the one after so many: the pace has changed."""
 _SWEEPS: Final = 12
-_SCALES: Final = (1.0, 1e-3, *(1e-3 for _ in KNEES), 1e-2, 1e-5, 1e-6)
+_SCALES: Final = (1.0, 1e-3, *(1e-3 for _ in KNEES), 1.0, 1e-2, 1e-5, 1e-6)
 _FORGETS_EVERY: Final = 100
 
 
@@ -89,6 +89,7 @@ class StepTimeModel:
             time += costs[place] * (tokens - knee) * 1e-3
         return (
             time
+            + (costs[-4] if shape.pairs else 0.0)
             + costs[-3] * shape.decodes * 1e-2
             + costs[-2] * shape.context * 1e-5
             + costs[-1] * shape.pairs * 1e-6
@@ -178,6 +179,7 @@ def _features(shape: StepShape) -> list[float]:
         1.0,
         float(tokens),
         *(float(max(0, tokens - knee)) for knee in KNEES),
+        1.0 if shape.pairs else 0.0,
         float(shape.decodes),
         float(shape.context),
         shape.pairs,

@@ -7,7 +7,7 @@ only marked, and passed over when it comes up.
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lowtide.engine_sim.state.requests import SimRequest, State
 
@@ -55,6 +55,14 @@ class WaitingQueue:
         while self._line[0].state is not State.WAITING:
             self._line.popleft()
         return self._line[0]
+
+    def leading(self, priority: int) -> Iterator[SimRequest]:
+        """Those of at most this priority, in the order of priorities; they stay."""
+        heap = self._heap.copy()
+        while heap and heap[0][0] <= priority:
+            request = heapq.heappop(heap)[2]
+            if request.state is State.WAITING:
+                yield request
 
     def remove_head(self) -> None:
         """Takes out what `head` gave; its state is the caller's to set."""

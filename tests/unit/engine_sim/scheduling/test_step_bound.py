@@ -8,7 +8,7 @@ import pytest
 
 from lowtide.engine_sim.engine import SimEngine, StepEvents
 from lowtide.engine_sim.http.options import ServerOptions
-from lowtide.engine_sim.profiles import PROFILES
+from lowtide.engine_sim.profiles import PROFILES, StepLoad
 from lowtide.engine_sim.scheduling.scheduler_config import SchedulerConfig, step_bound_config
 from lowtide.engine_sim.state.requests import SimRequest, State
 
@@ -83,13 +83,36 @@ def test_beside_a_live_call_no_step_is_longer_than_the_bound() -> None:
     assert sorted(beside)[len(beside) // 2] > 0.012, "the room under the bound is used"
 
 
-def test_with_the_tolerance_alone_the_bound_follows_from_the_shortest_step() -> None:
-    sim, now = trained(tolerance=2.0)
-    sim.submit(ask("live", 200, 300), now)
+@pytest.mark.parametrize("users", [1, 60])
+def test_with_the_tolerance_alone_the_bound_follows_from_what_live_calls_would_take(
+    users: int,
+) -> None:
+    sim, now = trained(tolerance=1.6)
+    for number in range(users):
+        sim.submit(ask(f"live {number}", 600, 300), now)
     load_batch(sim, now)
-    _, events = play(sim, now + 3, now)
-    beside = sorted(e.duration_s for e in events if e.interactive_decodes)
-    assert beside[-1] < 1.15 * 2 * 0.0069
+    now, _ = play(sim, now + 1, now)
+    _, events = play(sim, now + 2, now)
+    beside = sorted(e.duration_s for e in events if e.interactive_decodes == users)
+    generating, shortest = (
+        PROFILE.step_ms(StepLoad(calls, calls, 0, calls, calls * 700)) for calls in (users, 1)
+    )
+    assert len(beside) > 50
+    bound_s = 1e-3 * (generating + 0.6 * shortest)
+    assert 0.9 < beside[len(beside) // 2] / bound_s < 1.05
+
+
+def test_all_live_calls_that_wait_count_before_the_batch_gets_its_part() -> None:
+    sim, now = trained(bound_s=0.03)
+    load_batch(sim, now)
+    now, _ = play(sim, now + 1, now)
+    asked = [ask(f"live {number}", 800, 5) for number in range(3)]
+    for request in asked:
+        sim.submit(request, now)
+    step = sim.step(now)
+    assert step is not None and set(asked) <= set(step.first_tokens)
+    alone = replace(step.load, tokens=2_400, decodes=0, context=0, prefills=3, sampled=3)
+    assert step.duration_s < 1.05 * PROFILE.step_ms(alone) * 1e-3
 
 
 def test_a_live_prompt_is_computed_in_its_first_step_whatever_the_batch_wants() -> None:

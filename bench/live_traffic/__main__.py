@@ -109,7 +109,7 @@ def _run_all(jobs: dict[str, list[Job]], processes: int) -> dict[str, list[Run]]
 
 
 def _class_tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
-    parts = {}
+    parts: dict[str, list[str]] = {}
     if "class" in runs:
         curve = tables.over_tolerance(runs["class"], ("steady 10/s", "steady 25/s"), CLASS)
         parts |= {"class": tables.with_class(runs["class"], LOADS, CLASS), "tolerance": curve}

@@ -118,6 +118,35 @@ def test_no_decode_sits_out_for_longer_than_is_said(
             break  # the step itself lasts longer than anything may sit out
 
 
+def test_late_decodes_wait_for_a_step_that_live_prompts_do_not_fill() -> None:
+    model = KnownTimes(0.006, 18e-6, 0.0, 40e-9, 0.0)
+    bounds = StepLimits(8192, bound_s=0.012)
+    late = [BatchDecode(4_000, 0.3)] * 40
+    generating = StepShape(10, 10, 7_000)
+    fitting = [BatchDecode(4_000, 0.0)] * 40
+    held = [
+        len(decide(live, batch, 0.0, model, bounds).held)
+        for live in (generating, generating.with_chunk(2_000, 0))
+        for batch in (fitting, late)
+    ]
+    assert held[0] == held[1] < 40, "the room under the bound is theirs, late or not"
+    assert held[2:] == [40, 40]
+
+
+def test_one_step_in_200_is_left_to_the_live_calls_that_generate() -> None:
+    model = KnownTimes(0.006, 18e-6, 0.0, 40e-9, 0.0)
+    bounds = StepLimits(8192, bound_s=0.012)
+    generating, batch = StepShape(10, 10, 7_000), [BatchDecode(1_000, 0.01)] * 5
+    alone = []
+    for steps in range(1_000, 1_400):
+        model.steps = steps
+        decision = decide(generating, batch, 0.0, model, bounds)
+        assert decision.prompts is not None
+        if len(decision.held) == 5 and not decision.prompts.grant(2_000, 0):
+            alone.append(steps)
+    assert alone == [1_000, 1_200]
+
+
 @given(shapes, st.integers(1, 6000), engines, limits)
 def test_a_batch_prompt_gets_tokens_in_time_wherever_live_work_leaves_any(
     live: StepShape, wanted: int, model: StepTimeModel, bounds: StepLimits

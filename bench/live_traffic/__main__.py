@@ -4,7 +4,7 @@
 
 Virtual time: the figures do not depend on this machine, and the same seeds give the same figures.
 `--write` puts tables and pictures into docs/live-traffic.md and docs/live-traffic-tables.md. A part
-(class, class-day, class-steps, stock) writes its own tables, `stock` only the rows that it has run.
+(--only) writes its own tables, `stock` only those of its rows that it has run.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from bench.live_traffic.experiments import (
     class_cells,
     class_day_cells,
     class_steps_cells,
+    frontier_cells,
     play,
     race,
     races,
@@ -38,7 +39,7 @@ PAGES: Final = (DOCS / "live-traffic.md", DOCS / "live-traffic-tables.md")
 PICTURES: Final = DOCS / "pictures"
 PARTS: Final = {
     "class": class_cells, "class-day": class_day_cells, "class-steps": class_steps_cells,
-    "tolerance": tolerance_cells, "stock": stock_cells,
+    "tolerance": tolerance_cells, "stock": stock_cells, "frontier": frontier_cells,
 }  # fmt: skip
 """What --only may name."""
 Run = dict[str, Any]
@@ -68,6 +69,9 @@ def main() -> None:
         parts |= _other_tables(runs)
     if "stock" in runs:
         parts |= _beside_tables(runs["stock"], ("stock",))
+    if "frontier" in runs:
+        loads = ("steady 10/s", "steady 25/s")
+        parts["frontier"] = tables.frontier(runs["frontier"], loads)
     for lines in parts.values():
         print("\n".join(lines), end="\n\n")
     if asked.write:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from bench.live_traffic import rivals, workloads
 from bench.live_traffic.gateway import Gateway, Rule
 from bench.live_traffic.ours import Ours
+from bench.live_traffic.parts import OursInParts, PartsGateway
 from bench.live_traffic.recorder import Recorder
 from lowtide.engine_sim.benchmarks.bound import Demand, batch_bound, demand_of, makespan_bound
 from lowtide.engine_sim.benchmarks.virtual import VirtualWorld
@@ -39,8 +40,14 @@ SETUPS: Final = {
         f"steps of {tokens:,}, {tolerance}": step_bound_config(
             max_num_seqs=512, max_num_batched_tokens=tokens, tolerance=tolerance
         )
-        for tokens in (1024, 1536, 2048)
-        for tolerance in (TOLERANCE, 4.0)
+        for tokens, tolerance in (
+            (1024, TOLERANCE),
+            (1536, TOLERANCE),
+            (1536, 4.0),
+            (1536, 6.0),
+            (2048, 4.0),
+            (2048, 6.0),
+        )
     },
 }
 """Engine flags: vLLM's defaults on an H100; the two that docs/live-traffic.md tells to set where
@@ -72,6 +79,20 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "Lowtide, window = 8": lambda priority: Ours(priority=priority, window_max=8),
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
+FRONTIER: Final[dict[str, Callable[[int], Rule]]] = {
+    **{
+        f"Lowtide, window = {window}": lambda _, window=window: Ours(window_max=window)
+        for window in (8, 12, 16, 24)
+    },
+    "Lowtide": lambda _: Ours(),
+    **{
+        f"Lowtide, parts of {tokens:,}": (
+            lambda _, tokens=tokens: OursInParts(tokens, itl_slo_s=0.04)
+        )
+        for tokens in (1024, 2048)
+    },
+}
+"""With stock flags: fewer calls in flight, and what the product does not do, prompts in parts."""
 NEAR: Final = ("tolerance 1.6", "tolerance 1.9")
 """Those that the class's own tolerance was chosen among."""
 
@@ -107,8 +128,9 @@ def play(cell: Cell) -> dict[str, Any]:
     engine = _engine(cell.profile, cell.setup, cell.seed)
     recorder = Recorder(until_s)
     priority = 0 if cell.setup == "stock" else BATCH_PRIORITY
-    rule = RULES[cell.rule](priority)
-    gateway = Gateway([rule], workloads.batch_requests(cell.kind, cell.seed), recorder)
+    rule = (RULES | FRONTIER)[cell.rule](priority)
+    kind = PartsGateway if isinstance(rule, OursInParts) else Gateway
+    gateway = kind([rule], workloads.batch_requests(cell.kind, cell.seed), recorder)
     arrivals = workloads.live_arrivals(rate, most, until_s, cell.seed)
     VirtualWorld([engine], gateway, arrivals).run(until_s)
     felt = recorder.felt()
@@ -257,6 +279,16 @@ def stock_cells(seeds: range) -> list[Cell]:
         cell
         for cell in cells(seeds)
         if cell.setup == "stock" and (cell.rule == "no batch" or cell.rule.startswith("Lowtide"))
+    ]
+
+
+def frontier_cells(seeds: range) -> list[Cell]:
+    """How short the gaps become with stock flags, and what that costs the batch."""
+    return [
+        Cell(rule, load, "stock", seed)
+        for load in ("steady 10/s", "steady 25/s")
+        for rule in ("no batch", *FRONTIER)
+        for seed in seeds
     ]
 
 

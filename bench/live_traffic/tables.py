@@ -90,6 +90,17 @@ def with_steps(runs: Sequence[Run], loads: Iterable[str]) -> list[str]:
     return rows
 
 
+def frontier(runs: Sequence[Run], loads: Iterable[str]) -> list[str]:
+    """Lowtide with stock flags, sending less and less, or prompts in parts."""
+    rows = _head("live load", "rule", *_LIVE, "of the bound")
+    for load in loads:
+        here = [run for run in runs if run["load"] == load]
+        for rule, those in _grouped(here, "rule").items():
+            if rule != "no batch":
+                rows.append(_row(load, rule, *_live(those, here), _share(those, "of_bound")))
+    return rows
+
+
 def _tolerance(setup: str, own: str) -> float:
     return TOLERANCE if setup == own else float(setup.removeprefix("tolerance "))
 

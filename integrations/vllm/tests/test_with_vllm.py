@@ -242,6 +242,25 @@ def test_batch_decodes_get_a_token_each_half_second_under_any_live_load(
 
 
 @pytest.mark.parametrize("ahead", [True, False])
+def test_all_live_calls_that_wait_count_before_the_batch_gets_its_part(
+    tmp_path: Path, clock: Clock, *, ahead: bool
+) -> None:
+    engine = Engine(tmp_path, clock, ahead=ahead, bounded=True, extra={"itl_bound_ms": 30})
+    warm(engine)
+    for number in range(20):
+        engine.ask(f"batch {number}", 300, 60, BATCH)
+    for _ in range(8):
+        engine.step()
+    asked = {f"live {number}" for number in range(3)}
+    for name in sorted(asked):
+        engine.ask(name, 640, 5, 0)
+    for _ in range(4):
+        engine.step()
+    (plan,) = [plan for plan in engine.plans if plan.get("live 0", 0) > 1]
+    assert set(plan) == asked, "together they take longer than the bound"
+
+
+@pytest.mark.parametrize("ahead", [True, False])
 def test_a_live_call_takes_a_seat_and_memory_from_batch_calls(
     tmp_path: Path, clock: Clock, *, ahead: bool
 ) -> None:

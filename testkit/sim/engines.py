@@ -71,7 +71,7 @@ class EngineMachine:
         self.url = f"http://{name}/v1"
         self.up = True
         self.lives = 0
-        self.trouble = scenario.rates.engine_trouble
+        self.failure_rate = scenario.rates.engine_failure_rate
         self.answered = 0
         self._random = Random(f"engine {name} {scenario.seed}")
         self._answer_s = scenario.answer_s * self._random.choice([0.5, 1.0, 4.0])
@@ -145,7 +145,7 @@ class EngineMachine:
     async def _take(self, prompt: str, model: str, caller: Process) -> Attempt:
         """Serves the call; its result is written down if it may count against its line."""
         served = False
-        mood = self._mood() if self._random.random() < self.trouble else None
+        mood = self._mood() if self._random.random() < self.failure_rate else None
         drawn_s = self._random.expovariate(1 / self._answer_s)
         works_s = answer_time_s(self._field, self._number, prompt, drawn_s, self._attempt_timeout_s)
         life = self.lives

@@ -82,7 +82,7 @@ class FaultInjection:
         self._trace.note("the storm is over")
         self._faults.clear()
         for engine in self._engines:
-            engine.up, engine.trouble = True, 0.0
+            engine.up, engine.failure_rate = True, 0.0
         for node in self._nodes():
             node.process.spare()
             node.process.skew_s = 0.0
@@ -156,4 +156,4 @@ class FaultInjection:
         asyncio.get_running_loop().call_later(seconds, engine.start)
 
     def _change_engine(self) -> None:
-        self._random.choice(self._engines).trouble = self._random.choice([0.0, 0.1, 1.0])
+        self._random.choice(self._engines).failure_rate = self._random.choice([0.0, 0.1, 1.0])

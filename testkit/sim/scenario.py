@@ -33,7 +33,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     reply_lost: float
     reply_late: float
     beat_doubled: float
-    engine_trouble: float
+    engine_failure_rate: float
 
 
 _TOKENS_EACH: Final = 16
@@ -52,7 +52,7 @@ CLEAR_SKY: Final = Rates(
     reply_lost=0.0,
     reply_late=0.0,
     beat_doubled=0.0,
-    engine_trouble=0.0,
+    engine_failure_rate=0.0,
 )
 
 
@@ -97,7 +97,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw_scenario(seed: int) -> Scenario:
-    """The scenario of a seed. Every kind of trouble is absent from some seeds."""
+    """The scenario of a seed. Every kind of failure is absent from some seeds."""
     random = Random(f"scenario {seed}")
 
     def sometimes(low: float, high: float) -> float:
@@ -107,7 +107,7 @@ def draw_scenario(seed: int) -> Scenario:
     workers, engines = random.choice([1, 2, 2, 3, 4]), random.randint(1, 3)
     window, batches = random.choice([1, 2, 4, 8]), random.randint(1, 4)
     lines_max, chaos_s = random.choice([1, 10, 30, 60, 100, 200]), random.uniform(8.0, 30.0)
-    # So slow that kills and pauses find the work under way; trouble makes it last much longer.
+    # So slow that kills and pauses find the work under way; failures make it last much longer.
     work_s = chaos_s * random.choice([0.05, 0.2, 0.5])
     answer_s = work_s * window * engines / max(1.0, batches * lines_max / 2)
     scenario = Scenario(
@@ -141,7 +141,7 @@ def draw_scenario(seed: int) -> Scenario:
             reply_lost=sometimes(0.01, 0.3),
             reply_late=sometimes(0.01, 0.3),
             beat_doubled=sometimes(0.02, 0.5),
-            engine_trouble=sometimes(0.02, 0.5),
+            engine_failure_rate=sometimes(0.02, 0.5),
         ),
     )
     field = draw_field(seed, engines, scenario.models, chaos_s)

@@ -292,7 +292,7 @@ async def test_an_error_in_any_other_shape_is_put_in_the_envelope(
 
 
 @pytest.mark.parametrize("status", [301, 401, 403])
-async def test_our_own_trouble_with_an_engine_is_no_advice_to_the_client(
+async def test_our_own_problem_with_an_engine_is_no_advice_to_the_client(
     env: Env, engine: ScriptedEngine, status: int
 ) -> None:
     engine.script([reply({"error": {"message": "bad key sk-123"}}, status)])

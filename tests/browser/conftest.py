@@ -1,4 +1,4 @@
-"""What tests of the console's pages share: a browser, a server, a page that tells troubles."""
+"""What tests of the console's pages share: a browser, a server, a page that records problems."""
 
 from collections.abc import Iterator
 
@@ -28,17 +28,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page that fails the test for an error, a dialog, or a request to another host."""
     context: BrowserContext = browser.new_context(base_url=None)
-    troubles: list[str] = []
+    problems: list[str] = []
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE_S * 1000)
-    opened.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-    opened.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-    opened.on("request", lambda asked: _note_foreign(asked.url, troubles))
+    opened.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    opened.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+    opened.on("request", lambda asked: _note_foreign(asked.url, problems))
     yield opened
     context.close()
-    assert troubles == []
+    assert problems == []
 
 
-def _note_foreign(url: str, troubles: list[str]) -> None:
+def _note_foreign(url: str, problems: list[str]) -> None:
     if not url.startswith(("http://127.0.0.1:", "data:", "about:")):
-        troubles.append(f"asked {url}")
+        problems.append(f"asked {url}")

@@ -75,8 +75,8 @@ async def test_a_batch_outlives_all_that_happens_to_its_engines(
             assert json.loads(await server.said("settings.reloaded"))["changed"] == ["a"]
             path.write_text("endpoints: half of a wo")
             await server.said("source.stale")
-            troubled = await listed(address, lambda found: found["sources"][0]["trouble"])
-            (stale,) = troubled["sources"]
+            failing = await listed(address, lambda found: found["sources"][0]["trouble"])
+            (stale,) = failing["sources"]
             assert stale["engines"] == ["a"]
             assert "has no list" in stale["trouble"]
             put(path, a=two)  # the same engine at another address

@@ -70,7 +70,7 @@ def story(said: str) -> str:
 
 @pytest.fixture(scope="module")
 def alone() -> str:
-    """One seed by itself: short, and full of trouble."""
+    """One seed by itself: short, and full of failures."""
     return play("--seed", "14", "--verbose", hash_seed="1")
 
 

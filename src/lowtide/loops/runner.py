@@ -35,10 +35,10 @@ class Loop(Protocol):
 
 
 class _Runner:
-    def __init__(self, loop: Loop, clock: Clock, troubles: Failures) -> None:
+    def __init__(self, loop: Loop, clock: Clock, failure_lines: Failures) -> None:
         self._loop = loop
         self._clock = clock
-        self._troubles = troubles
+        self._failure_lines = failure_lines
         self._woken = asyncio.Event()
         self._failures = 0
         self._finishing = False
@@ -81,7 +81,7 @@ class _Runner:
 
     def _tell_failure(self, error: Exception, delay_s: float) -> None:
         kind = _kind_of(error, self._loop.name)
-        line = self._troubles.failed(self._loop.name, kind, self._clock.monotonic())
+        line = self._failure_lines.failed(self._loop.name, kind, self._clock.monotonic())
         if line is not None:
             log.warning(
                 "loop.failed",
@@ -95,7 +95,7 @@ class _Runner:
             )
 
     def _tell_recovery(self) -> None:
-        line = self._troubles.worked(self._loop.name, self._clock.monotonic())
+        line = self._failure_lines.worked(self._loop.name, self._clock.monotonic())
         if line is not None:
             log.info(
                 "loop.recovered",
@@ -117,7 +117,7 @@ class _Runner:
 
 
 def _kind_of(error: Exception, loop: str) -> str:
-    """The kind of a failure. What is shared fails for all loops at once, and is one trouble;
+    """The kind of a failure. What is shared fails for all loops at once, and is one outage;
     anything else is a loop's own.
     """
     name = type(error).__name__
@@ -128,9 +128,9 @@ class Loops:
     """All loops of a process, started together and ended together."""
 
     def __init__(self, loops: Sequence[Loop], clock: Clock) -> None:
-        troubles = Failures()
+        failure_lines = Failures()
         self._runners: Mapping[str, _Runner] = {
-            loop.name: _Runner(loop, clock, troubles) for loop in loops
+            loop.name: _Runner(loop, clock, failure_lines) for loop in loops
         }
         self._group = asyncio.TaskGroup()
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -78,7 +78,7 @@ class Readiness:
             _missing("database", self._ask_database()),
             _missing("object store", self._blobs.size(_NOWHERE)),
         )
-        missing = {name: trouble for name, trouble in answers if trouble is not None}
+        missing = {name: error for name, error in answers if error is not None}
         for name in sorted(missing.keys() - self._missing.keys()):
             log.warning("storage.missing", what=name, reason=missing[name][1])
         for name in sorted(self._missing.keys() - missing.keys()):

@@ -123,7 +123,7 @@ class ScaleService:
         return {
             model: Asleep(
                 None if each.needed else each.wanted.wake_at,
-                each.scaler.trouble if each.scaler is not None else "",
+                each.scaler.error if each.scaler is not None else "",
             )
             for model, each in scales.items()
             if each.comes_and_goes and not each.present and (each.needed or each.wanted.wake_at)

@@ -43,5 +43,5 @@ def show_scalers(reports: Iterable[ScalerReport]) -> None:
         if report.target is not None and report.running is not None:
             TARGET.labels(name).set(report.target)
             RUNNING.labels(name).set(report.running)
-        since = report.trouble_since
+        since = report.error_since
         FAILING_SINCE.labels(name).set(0 if since is None else since.timestamp())

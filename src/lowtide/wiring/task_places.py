@@ -76,9 +76,9 @@ class TaskPlaces:
         return min(under_way, key=lambda each: each[1], default=None)
 
     @property
-    def validation_trouble(self) -> str | None:
-        return next((loop.trouble for loop in self._validating if loop.trouble), None)
+    def validation_error(self) -> str | None:
+        return next((loop.error for loop in self._validating if loop.error), None)
 
     @property
-    def assembly_trouble(self) -> str | None:
-        return next((loop.trouble for loop in self._assembling if loop.trouble), None)
+    def assembly_error(self) -> str | None:
+        return next((loop.error for loop in self._assembling if loop.error), None)

@@ -208,12 +208,12 @@ class Worker:
         return self._dispatcher.leased_batches
 
     @property
-    def results_trouble(self) -> str | None:
-        return self._committer.trouble or self._tasks.assembly_trouble
+    def results_error(self) -> str | None:
+        return self._committer.error or self._tasks.assembly_error
 
     @property
-    def validation_trouble(self) -> str | None:
-        return self._tasks.validation_trouble
+    def validation_error(self) -> str | None:
+        return self._tasks.validation_error
 
     @property
     def validating(self) -> tuple[str, datetime] | None:

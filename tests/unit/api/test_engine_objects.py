@@ -62,7 +62,7 @@ def seen(worker: str, *sources: SourceReport, replicas: tuple[str, ...] = ()) ->
 
 def test_a_source_is_shown_once_for_all_workers_that_see_the_same() -> None:
     found = SourceReport(label="file /e.yaml", engines=("a", "b"))
-    stale = SourceReport(label="file /e.yaml", stale_since=NOW, trouble="cannot be read")
+    stale = SourceReport(label="file /e.yaml", stale_since=NOW, error="cannot be read")
     listed = engine_list([seen("w1", found), seen("w2", found), seen("w3", stale)], NOW)
     assert listed.sources == [
         SourceObject(
@@ -78,7 +78,7 @@ def test_a_source_is_shown_once_for_all_workers_that_see_the_same() -> None:
 def test_a_scaler_is_shown_as_the_worker_sees_it_that_asks_it() -> None:
     report = ScalerReport(
         label="kubernetes n/d", models=("m",), target=2, running=1, asked=2, asked_at=NOW,
-        reason="work is due", trouble="it answers 403", trouble_since=NOW,
+        reason="work is due", error="it answers 403", error_since=NOW,
     )  # fmt: skip
     other = ScalerReport(label="command c", models=("c",), dry_run=True)
     workers = [

@@ -231,7 +231,7 @@ async def test_a_model_at_zero_tells_its_wake_where_replicas_come_and_go(
     found = await site.look(COLD_S)
     assert found.wanted.replicas == 0
     assert await site.service.asleep() == {}, "an engine that was named is missing, not asleep"
-    site.scalers = (ScalerReport(label="k", models=("m",), trouble="it answers 403"),)
+    site.scalers = (ScalerReport(label="k", models=("m",), error="it answers 403"),)
     found = await site.look()
     assert await site.service.asleep() == {"m": Asleep(found.wanted.wake_at, "it answers 403")}
     assert found.wanted.wake_at is not None

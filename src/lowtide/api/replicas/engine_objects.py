@@ -48,7 +48,7 @@ def _sources(live: Iterable[WorkerReport]) -> list[SourceObject]:
     seen: dict[tuple[str, tuple[str, ...], str], list[tuple[str, SourceReport]]] = {}
     for report in live:
         for source in report.sources:
-            what = (source.label, source.engines, source.trouble)
+            what = (source.label, source.engines, source.error)
             seen.setdefault(what, []).append((report.worker_id, source))
     return [
         SourceObject(
@@ -58,10 +58,10 @@ def _sources(live: Iterable[WorkerReport]) -> list[SourceObject]:
                 (int(s.stale_since.timestamp()) for _, s in looks if s.stale_since is not None),
                 default=None,
             ),
-            trouble=trouble or None,
+            trouble=error or None,
             workers=tuple(worker_id for worker_id, _ in looks),
         )
-        for (label, engines, trouble), looks in sorted(seen.items(), key=lambda each: each[0])
+        for (label, engines, error), looks in sorted(seen.items(), key=lambda each: each[0])
     ]
 
 

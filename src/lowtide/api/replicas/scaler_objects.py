@@ -18,8 +18,8 @@ def scaler_object(report: ScalerReport) -> ScalerObject:
         asked=report.asked,
         asked_at=unix(report.asked_at),
         reason=report.reason or None,
-        trouble=report.trouble or None,
-        trouble_since=unix(report.trouble_since),
+        trouble=report.error or None,
+        trouble_since=unix(report.error_since),
     )
 
 

@@ -179,7 +179,7 @@ def _mend(settings: Settings, options: DoctorOptions) -> "Repairs":
 
 
 async def _examine(settings: Settings, config_file: Path | None) -> list[Finding]:
-    """Runs all checks, in the order in which trouble is best understood."""
+    """Runs all checks, in the order in which problems are best understood."""
     # Every adapter: slow to load, so not at the start.
     from lowtide.cli.doctor import accounts, checks, replicas, scalers, sources, states, workers
     from lowtide.wiring.database import is_single_machine

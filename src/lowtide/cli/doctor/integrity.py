@@ -41,7 +41,7 @@ _WORDS: Final = {
     "segment": ("segment of results", "taken back with its charge; those requests run again"),
     "result": ("result file", "assembled again if its segments are there, else marked as lost"),
 }
-_TROUBLES: Final = {
+_PROBLEMS: Final = {
     "missing": "missing",
     "size": "of the wrong size",
     "content": "not what was stored",
@@ -149,7 +149,7 @@ def mended_object(mended: RepairResult) -> dict[str, Any]:
     reference = mended.inconsistency.reference
     return {
         "blob": mended.inconsistency.key,
-        "trouble": mended.inconsistency.trouble,
+        "trouble": mended.inconsistency.problem,
         "needed_as": None if reference is None else reference.need,
         "did": mended.did,
         "done": mended.is_done,
@@ -176,6 +176,6 @@ def _finding(kind: Kind) -> Finding:
         remedy = "A running server deletes them within hours; --repair does now."
         return Finding("drift", "warn", what, remedy)
     noun, cure = _WORDS[reference.need]
-    trouble = _TROUBLES[kind.first.trouble]
-    what = f"{kind.count:,} x {noun}, {trouble}: {keys}"
+    problem = _PROBLEMS[kind.first.problem]
+    what = f"{kind.count:,} x {noun}, {problem}: {keys}"
     return Finding("drift", "fail", what, f"`lowtide doctor --repair`: {cure}.")

@@ -35,7 +35,7 @@ async def check_states(settings: Settings) -> list[Finding]:
 
 
 def findings_of(reports: Sequence[WorkerReport], now: datetime) -> list[Finding]:
-    """One for each worker that is gone or in trouble, and for each replica that is out."""
+    """One for each worker that is gone or reports an error, and for each replica that is out."""
     live, gone = split(reports, now)
     findings = [
         Finding(
@@ -48,11 +48,11 @@ def findings_of(reports: Sequence[WorkerReport], now: datetime) -> list[Finding]
     ]
     for report in live:
         findings += _clock_ahead(report, now)
-        troubles = {"results": report.results_trouble, "validation": report.validation_trouble}
+        errors = {"results": report.results_error, "validation": report.validation_error}
         findings += [
             Finding(f"worker {report.worker_id}", "fail", f"{what} stands still: {why}",
                     "Mend what it says; the work goes on by itself.")
-            for what, why in troubles.items()
+            for what, why in errors.items()
             if why
         ]  # fmt: skip
         findings += [_replica(each) for each in report.replicas if each.is_owned]

@@ -5,7 +5,7 @@ the live API sees; the result is `window`. Three ceilings hold: the operator's, 
 calls of the lengths seen will fill, and the seats that live traffic leaves. Below them the window
 grows while it is used and is cut when the engine preempts, queues batch calls, or makes live
 traffic wait or stutter. An engine that has reported nothing for more than STALE_POLLS polls is
-taken to be in trouble: the window halves at each further poll and does not grow. The formulas and
+taken to be failing: the window halves at each further poll and does not grow. The formulas and
 numbers are those of scheduling.md sections 2(a) and 3. Pure: monotonic seconds in, decisions out.
 
 Invariant: 0 <= window <= window_max; 0 only while the engine sleeps.

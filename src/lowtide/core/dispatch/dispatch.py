@@ -15,7 +15,7 @@ places while others wait for their share (core/dispatch/share_preemption.py).
 
 Whose fault: a failure counts against a request only if it was the request's own, which
 core/dispatch/verdict.py finds out. Until then it costs no try. What failed goes behind what has
-not, and is no probe of a replica in trouble.
+not, and is no probe of a failing replica.
 """
 
 import itertools
@@ -203,11 +203,11 @@ class Dispatch:
         """The scope that a trial call is to be sent for now, counted as under way; None: none is
         due. Call `trial_ended` in turn.
 
-        A request that has failed before cannot test a replica in trouble; a trial call can.
+        A request that has failed before cannot test a failing replica; a trial call can.
         """
         if not self.may_try(replica, now_s):
             return None
-        if replica.trouble_at_s is not None and self._scope_of_pending(replica) is None:
+        if replica.failing_since_s is not None and self._scope_of_pending(replica) is None:
             replica.ask_for_trial(now_s)  # nothing else will show that it works again
         return begin_trial(replica, now_s, self._scope_of_pending)
 
@@ -313,7 +313,7 @@ class Dispatch:
                     if self._turns.is_shared and len(run.pending) < limits.SUPPLY_LOW:
                         self._look_at_supply(pending)
                     return request
-        if is_any_pending and replica.trouble_at_s is not None:
+        if is_any_pending and replica.failing_since_s is not None:
             replica.ask_for_trial(now_s)
         return None
 

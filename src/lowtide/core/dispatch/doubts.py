@@ -39,7 +39,7 @@ class Doubt(msgspec.Struct, Generic[R], frozen=True):
         """
         return (
             self.scope.held is not None
-            or self.replica.trouble_at_s is not None
+            or self.replica.failing_since_s is not None
             or now_s >= self.replica.owned_until_s
         )
 

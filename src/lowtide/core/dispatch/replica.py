@@ -83,10 +83,10 @@ class Replica:
         """The scopes by (model, endpoint), each created at its first call."""
         self.suspects = Suspects()
         self.cuts = Cuts()
-        self.trouble_at_s: float | None = None
+        self.failing_since_s: float | None = None
         """When connections began to fail or be cut, in monotonic seconds; None: they do not."""
         self.trial_at_s: float | None = None
-        """When a trial call is to show whether the trouble is over."""
+        """When a trial call is to show whether it works again."""
         self.trials_in_flight = 0
         self.pressure = BackPressure()
         self._cut_at_s = float("-inf")
@@ -269,14 +269,14 @@ class Replica:
     def is_alive(self, now_s: float) -> None:
         """Records that the engine answered, whatever it said: connections are well."""
         self.circuit.succeeded(now_s)
-        if self.trouble_at_s is not None:
-            self.trouble_at_s = self.trial_at_s = None
+        if self.failing_since_s is not None:
+            self.failing_since_s = self.trial_at_s = None
             self.suspects.settled()
 
     def is_lost(self, why: str, now_s: float, kind: FaultKind) -> None:
         """Records that a connection was cut, or that a proxy says that its own was."""
-        if self.trouble_at_s is None:
-            self.trouble_at_s = now_s
+        if self.failing_since_s is None:
+            self.failing_since_s = now_s
         self.circuit.failed(now_s, why, kind)
 
     def is_away(self, why: str, now_s: float, kind: FaultKind) -> None:
@@ -285,10 +285,14 @@ class Replica:
         self.suspects.pardon()
 
     def ask_for_trial(self, now_s: float) -> None:
-        """Asks for a trial call if the replica is in trouble and no call is testing it already."""
-        if self.trouble_at_s is None or self.trials_in_flight or self.circuit.state == "half_open":
+        """Asks for a trial call if the replica is failing and no call is testing it already."""
+        if (
+            self.failing_since_s is None
+            or self.trials_in_flight
+            or self.circuit.state == "half_open"
+        ):
             return
-        due_s = self.trouble_at_s + limits.TRIAL_PATIENCE_S if self.in_flight else now_s
+        due_s = self.failing_since_s + limits.TRIAL_PATIENCE_S if self.in_flight else now_s
         self.trial_at_s = due_s if self.circuit.state == "closed" else self.circuit.retry_at_s
 
     @property
@@ -333,7 +337,7 @@ class Replica:
 
     def answered(self, now_s: float) -> None:
         """Records a final answer: the replica is well."""
-        if self.trouble_at_s is not None or not self.circuit.is_calm:
+        if self.failing_since_s is not None or not self.circuit.is_calm:
             self.is_alive(now_s)
         if not self.pressure.is_calm:
             self.pressure.answered()
@@ -387,7 +391,7 @@ class Replica:
         """Pauses for lack of room, and shrinks the window once per span;
         it grows back with answers.
         """
-        is_starting = self.trouble_at_s is not None
+        is_starting = self.failing_since_s is not None
         if is_starting:
             self.suspects.pardon()  # its end was no request's doing
         self.is_alive(now_s)

@@ -122,7 +122,7 @@ def may_run(request: Request, replica: Replica) -> bool:
     """Whether the request may be sent there at present, as far as it goes by the request."""
     if request.tokens > replica.prompt_tokens_max:
         return False
-    if replica.trouble_at_s is not None:
+    if replica.failing_since_s is not None:
         return False  # what has failed is no probe
     return request.company == 0 or replica.suspects.admits(request)
 

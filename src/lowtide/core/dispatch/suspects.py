@@ -12,7 +12,7 @@ calls). Cuts of different calls at one age are a balancer's (`Cuts.age_s`).
 
 Pure; each core/dispatch/replica.py `Replica` has one `Suspects`, and core/dispatch/dispatch.py asks
 it. Invariant: no request is failed for a crash that another one caused, and a cut of a call that
-was sent while the replica was in trouble already says nothing about its request.
+was sent while the replica was failing already says nothing about its request.
 """
 
 from collections import deque

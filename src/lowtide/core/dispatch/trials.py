@@ -1,7 +1,7 @@
 """Which trial call a replica is to get now, and what follows from its answer.
 
 Pure; loops/dispatch/trials.py sends them. A trial is for a scope (core/faults/scope.py) of which
-something is to be judged, or it shows whether a replica in trouble works again.
+something is to be judged, or it shows whether a failing replica works again.
 core/dispatch/dispatch.py begins those of replicas that it sends batch calls to; `LiveTrials` those
 that a process knows from live calls alone. Invariant: what `begin_trial` gave is counted as under
 way until `end_trial`.
@@ -21,7 +21,7 @@ Pending = Callable[[Replica], Scope | None]
 def begin_trial(replica: Replica, now_s: float, pending: Pending = lambda _: None) -> Scope | None:
     """The scope that a trial call is to be sent for now, counted as under way.
 
-    Either something is to be judged there, or the replica is in trouble: then for what waits, or
+    Either something is to be judged there, or the replica is failing: then for what waits, or
     else for what was answered last.
     """
     if not replica.circuit.admits(now_s):

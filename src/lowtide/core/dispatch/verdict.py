@@ -105,7 +105,7 @@ class OutcomeRules:
         if request.is_suspect_in_flight:
             replica.suspects.ended(request)
         replica.scope(request.run.scope_key).succeeded(request.sent_at_s, now_s)
-        if replica.trouble_at_s is not None:
+        if replica.failing_since_s is not None:
             _engine_lives(request, replica)
         if replica.cuts.age_s is not None:
             replica.cuts.outlived(now_s - request.sent_at_s)
@@ -146,9 +146,9 @@ class OutcomeRules:
     ) -> Decision:
         """Decides after the connection ended unanswered, or a proxy's own did."""
         request.has_failed = True
-        since_s = replica.trouble_at_s
+        since_s = replica.failing_since_s
         if since_s is not None and request.sent_at_s > since_s:
-            # That a replica in trouble is in trouble still says nothing of the request.
+            # That a failing replica fails still says nothing of the request.
             _ended(request, replica)
             replica.is_away(outcome.detail, now_s, outcome.kind)
             return again(now_s, draw, 1, outcome.retry_after_s)
@@ -283,7 +283,7 @@ def _engine_lives(request: Request, replica: Replica) -> None:
     """Records a call that succeeded after others were cut. Had it been in flight at that instant,
     the engine did not die: those were cut each for itself, which counts as a try.
     """
-    if replica.trouble_at_s is not None and request.sent_at_s <= replica.trouble_at_s:
+    if replica.failing_since_s is not None and request.sent_at_s <= replica.failing_since_s:
         for cleared in replica.suspects.acquit():
             cleared.tries += 1
 

@@ -63,7 +63,7 @@ class Inconsistency(msgspec.Struct, frozen=True, kw_only=True):
     `bytes`: of the blob as it lies there; 0 when it is missing.
     """
 
-    trouble: ProblemKind
+    problem: ProblemKind
     key: str
     bytes: int = 0
     reference: Reference | None = None
@@ -71,7 +71,7 @@ class Inconsistency(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> str:
         """The kind to count it under: `missing segment`, `orphan`."""
-        return self.trouble if self.reference is None else f"{self.trouble} {self.reference.need}"
+        return self.problem if self.reference is None else f"{self.problem} {self.reference.need}"
 
 
 def compare(references: Iterable[Reference], sizes: Mapping[str, int]) -> Iterator[Inconsistency]:
@@ -79,9 +79,9 @@ def compare(references: Iterable[Reference], sizes: Mapping[str, int]) -> Iterat
     for reference in references:
         size = sizes.get(reference.key)
         if size is None:
-            yield Inconsistency(trouble="missing", key=reference.key, reference=reference)
+            yield Inconsistency(problem="missing", key=reference.key, reference=reference)
         elif not reference.fits(size):
-            yield Inconsistency(trouble="size", key=reference.key, bytes=size, reference=reference)
+            yield Inconsistency(problem="size", key=reference.key, bytes=size, reference=reference)
 
 
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,7 +120,7 @@ class LiveAnswer(msgspec.Struct, frozen=True):
 def answer_of(reply: Reply, content_type: str = "application/json") -> LiveAnswer:
     """An engine's reply as the client gets it: a success as it is, a refusal in the envelope.
 
-    An engine that refuses Lowtide's credentials, or redirects, is the operator's trouble
+    An engine that refuses Lowtide's credentials, or redirects, is the operator's problem
     and no advice to a client.
     """
     status, body = reply.status, reply.body

@@ -83,14 +83,14 @@ class Presence(msgspec.Struct, frozen=True):
 
 class SourceView(msgspec.Struct, frozen=True):
     """What is known of one source. `has_told`: it has answered at least once. `stale_since`: its
-    list is of before this instant, for the reason in `trouble`; None while it answers.
+    list is of before this instant, for the reason in `error`; None while it answers.
     """
 
     engines: tuple[FoundEngine, ...] = ()
     presences: Mapping[str, Presence] = {}
     has_told: bool = False
     stale_since: datetime | None = None
-    trouble: str = ""
+    error: str = ""
 
     def told(self, engines: Iterable[FoundEngine], now_s: float) -> "SourceView":
         """The view after the source has told its whole list at `now_s`.
@@ -108,12 +108,12 @@ class SourceView(msgspec.Struct, frozen=True):
             has_told=True,
         )
 
-    def failed(self, trouble: str, now: datetime) -> "SourceView":
+    def failed(self, error: str, now: datetime) -> "SourceView":
         """The view after the source could not be asked."""
         return msgspec.structs.replace(
             self,
             stale_since=self.stale_since or now,
-            trouble=trouble[: limits.REPORT_TEXT_CHARS_MAX],
+            error=error[: limits.REPORT_TEXT_CHARS_MAX],
         )
 
     def usable(self, now_s: float) -> tuple[FoundEngine, ...]:

@@ -17,13 +17,13 @@ from lowtide import limits
 
 class ScalerLook(msgspec.Struct, frozen=True, kw_only=True):
     """What a place says: `target`, the replicas that it was told to have, and `running`, those that
-    there are. `trouble`: what happened to them since the last look, told once; else empty.
+    there are. `error`: what happened to them since the last look, told once; else empty.
     `hides` True: one engine address stands for all of them.
     """
 
     target: int
     running: int
-    trouble: str = ""
+    error: str = ""
     hides: bool = False
 
 
@@ -62,7 +62,7 @@ class ScalerAsk(msgspec.Struct, frozen=True):
 
 
 class ScalerView(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process knows of a scaler. `since`: from when on it decides. `trouble` is empty while
+    """What a process knows of a scaler. `since`: from when on it decides. `error` is empty while
     all is well; `failures`: in a row, the last at `failed_at`.
     """
 
@@ -71,18 +71,18 @@ class ScalerView(msgspec.Struct, frozen=True, kw_only=True):
     asked: ScalerAsk | None = None
     failures: int = 0
     failed_at: datetime | None = None
-    trouble: str = ""
-    trouble_since: datetime | None = None
+    error: str = ""
+    error_since: datetime | None = None
 
     def looked(self, look: ScalerLook) -> "ScalerView":
-        """The view after a look that met no trouble. What was told of earlier trouble stays until
+        """The view after a look that met no error. An earlier error stays until
         as many replicas run as were asked for.
         """
         asked = self.asked
         due = look.target if asked is None or asked.is_dry else asked.replicas
-        if self.trouble and look.running < due:
+        if self.error and look.running < due:
             return msgspec.structs.replace(self, look=look)
-        return msgspec.structs.replace(self, look=look, trouble="", trouble_since=None)
+        return msgspec.structs.replace(self, look=look, error="", error_since=None)
 
     def failed(self, words: str, now: datetime) -> "ScalerView":
         """The view after a failure; one long after the last is the first of a new row."""
@@ -93,8 +93,8 @@ class ScalerView(msgspec.Struct, frozen=True, kw_only=True):
             self,
             failures=1 if is_new else self.failures + 1,
             failed_at=now,
-            trouble=words[: limits.SCALER_TEXT_CHARS_MAX],
-            trouble_since=self.trouble_since or now,
+            error=words[: limits.SCALER_TEXT_CHARS_MAX],
+            error_since=self.error_since or now,
         )
 
     @property

@@ -53,15 +53,17 @@ def state_of(
     """
     circuit = replica.circuit
     if circuit.state != "closed":
-        # It opens at the fifth failure: the trouble began with the first.
-        begun_s = circuit.opened_at_s if replica.trouble_at_s is None else replica.trouble_at_s
+        # It opens at the fifth failure: it began to fail with the first.
+        begun_s = (
+            circuit.opened_at_s if replica.failing_since_s is None else replica.failing_since_s
+        )
         return _state(replica, circuit.kind, circuit.because, begun_s)
     scope = _held(replica, model, endpoint)
     if scope is not None and scope.held is not None:
         what = f" ({scope.model}, {scope.endpoint})"
         return _state(replica, scope.held, scope.detail, scope.held_since_s, what)
-    if replica.trouble_at_s is not None and circuit.kind in _NO_WAY:
-        return _state(replica, circuit.kind, circuit.because, replica.trouble_at_s)
+    if replica.failing_since_s is not None and circuit.kind in _NO_WAY:
+        return _state(replica, circuit.kind, circuit.because, replica.failing_since_s)
     if replica.pressure.refusals >= limits.OVERLOAD_THROTTLES:
         said = f"{replica.pressure.because}, {replica.pressure.refusals} times in a row"
         return _state(replica, "overload", said, replica.pressure.since_s)

@@ -39,11 +39,11 @@ class Hold(msgspec.Struct, frozen=True):
 
 class Asleep(msgspec.Struct, frozen=True):
     """A model that has work and no replica. `wake_at`: when one is to be started, None: it is asked
-    for. `trouble`: why what starts it fails, for operators.
+    for. `error`: why what starts it fails, for operators.
     """
 
     wake_at: datetime | None = None
-    trouble: str = ""
+    error: str = ""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,8 +61,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     gone: Mapping[str, datetime] = MappingProxyType({})
     models: Mapping[str, Hold | None] = MappingProxyType({})
     calls: Mapping[tuple[str, str], Hold] = MappingProxyType({})
-    results_trouble: str = ""
-    validation_trouble: str = ""
+    results_error: str = ""
+    validation_error: str = ""
     validating: Mapping[str, datetime] = MappingProxyType({})
     batches: Mapping[str, BatchReport] = MappingProxyType({})
     asleep: Mapping[str, Asleep] = MappingProxyType({})
@@ -89,8 +89,8 @@ def standing_of(reports: Iterable[WorkerReport], now: datetime) -> Standing:
         gone={report.worker_id: report.seen_at for report in gone},
         models=_models(live, gone),
         calls=_calls(live),
-        results_trouble=_of_all(live, [report.results_trouble for report in live]),
-        validation_trouble=_of_all(live, [report.validation_trouble for report in live]),
+        results_error=_of_all(live, [report.results_error for report in live]),
+        validation_error=_of_all(live, [report.validation_error for report in live]),
         validating={
             report.validating: report.validating_since or report.seen_at
             for report in live
@@ -113,9 +113,9 @@ def split(
     return live, gone
 
 
-def _of_all(live: Sequence[WorkerReport], troubles: Sequence[str]) -> str:
-    """The trouble that stops all work: one that every worker has; else ""."""
-    return troubles[0] if live and all(troubles) else ""
+def _of_all(live: Sequence[WorkerReport], errors: Sequence[str]) -> str:
+    """The error that stops all work: one that every worker has; else ""."""
+    return errors[0] if live and all(errors) else ""
 
 
 def _batches(live: Iterable[WorkerReport]) -> dict[str, BatchReport]:

@@ -176,11 +176,11 @@ def _waits_for_tokens(wait: TokenWait | None, since: datetime | None) -> Reason 
 
 
 def _unvalidated(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
-    if standing.validation_trouble:
+    if standing.validation_error:
         return Reason(
             "storage",
             "The input file cannot be read: the server's storage does not answer.",
-            f"The input file cannot be read: {standing.validation_trouble}",
+            f"The input file cannot be read: {standing.validation_error}",
         )
     if _is_recent(batch.created_at, now, within_s=limits.VALIDATION_PATIENCE_S):
         return None
@@ -197,13 +197,13 @@ def _unvalidated(batch: Batch, now: datetime, standing: Standing) -> Reason | No
 
 
 def _unstored(standing: Standing) -> Reason | None:
-    if not standing.results_trouble:
+    if not standing.results_error:
         return None
     return Reason(
         "storage",
         "Results cannot be stored: the server's storage does not take them."
         " Nothing is lost, and the batch goes on when it does.",
-        f"Results cannot be stored: {standing.results_trouble}",
+        f"Results cannot be stored: {standing.results_error}",
     )
 
 
@@ -229,8 +229,8 @@ def _blocked(models: Iterable[str], endpoint: str, standing: Standing) -> Reason
         if (asleep := standing.asleep.get(model)) is not None:
             public.append(_asleep(model, asleep))
             full.append(public[-1])
-            if asleep.trouble:
-                full[-1] += f" What starts it fails: {asleep.trouble.rstrip('.')}."
+            if asleep.error:
+                full[-1] += f" What starts it fails: {asleep.error.rstrip('.')}."
         elif model not in standing.models:
             public.append(f"No replica serves the model {model}.")
             full.append(public[-1])

@@ -68,20 +68,20 @@ SETTINGS_LABEL: Final = "settings"
 
 class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     """A place where engines are found, and the names of those that it told last. `stale_since`: it
-    has not answered since; None while it does. `trouble`: why, or what of it cannot be used.
+    has not answered since; None while it does. `error`: why, or what of it cannot be used.
     """
 
     label: str
     engines: tuple[str, ...] = ()
     stale_since: datetime | None = None
-    trouble: str = ""
+    error: str = ""
 
 
 class ScalerReport(msgspec.Struct, frozen=True, kw_only=True):
     """A scaler, as the worker sees it that alone asks it. `target`: the replicas that the place was
     told to have, and `running` those that there are, None while it was not read. `asked` at
-    `asked_at`: what this worker asked for last, with its `reason`. `trouble`: what fails, since
-    `trouble_since`. `hides`: one engine stands for all that run.
+    `asked_at`: what this worker asked for last, with its `reason`. `error`: what fails, since
+    `error_since`. `hides`: one engine stands for all that run.
     """
 
     label: str
@@ -93,15 +93,15 @@ class ScalerReport(msgspec.Struct, frozen=True, kw_only=True):
     asked: int | None = None
     asked_at: datetime | None = None
     reason: str = ""
-    trouble: str = ""
-    trouble_since: datetime | None = None
+    error: str = ""
+    error_since: datetime | None = None
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """The report of one worker at `seen_at`; `ttl_s` later it says nothing
     about the present any more.
 
-    `results_trouble`: why results cannot be stored; `validation_trouble`: why no input
+    `results_error`: why results cannot be stored; `validation_error`: why no input
     file can be read. Both are for operators, empty when all is well. `validating` is the
     batch whose file is read, since when in `validating_since`. `batches` are all that it
     works on unless `more_batches`.
@@ -111,8 +111,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: datetime
     ttl_s: float
     replicas: tuple[ReplicaReport, ...] = ()
-    results_trouble: str = ""
-    validation_trouble: str = ""
+    results_error: str = ""
+    validation_error: str = ""
     validating: str | None = None
     validating_since: datetime | None = None
     batches: tuple[BatchReport, ...] = ()

@@ -60,7 +60,7 @@ class CommandScaler:
         self._changing = asyncio.Lock()
 
     async def look(self) -> ScalerLook:
-        """See `ports.scalers.Scaler`. What has ended by itself is told once as trouble."""
+        """See `ports.scalers.Scaler`. What has ended by itself is reported once as an error."""
         with _as_scaler_error():
             return await asyncio.to_thread(self._look)
 
@@ -90,7 +90,7 @@ class CommandScaler:
         """See `ports.scalers.Scaler`."""
 
     def _look(self) -> ScalerLook:
-        troubles, running = [], 0
+        errors, running = [], 0
         for slot in self._all_slots():
             log = self._log(slot.replica)
             log.keep_short()
@@ -105,8 +105,8 @@ class CommandScaler:
                 said = log.last_line()
                 with_status = "" if status is None else f" with status {status}"
                 words = f"replica {slot.replica} has ended by itself{with_status}"
-                troubles.append(f"{words}{f': {said}' if said else ''} (see {log.path})")
-        return ScalerLook(target=running, running=running, trouble="; ".join(troubles))
+                errors.append(f"{words}{f': {said}' if said else ''} (see {log.path})")
+        return ScalerLook(target=running, running=running, error="; ".join(errors))
 
     def _start_to(self, replicas: int) -> None:
         """Starts engines in the lowest free slots until so many run."""

@@ -93,14 +93,14 @@ def _joined(asked: Sequence[_Records | BaseException]) -> _Records:
     """
     records: list[Any] = []
     ttls: list[float] = []
-    troubles = [each for each in asked if isinstance(each, BaseException)]
+    errors = [each for each in asked if isinstance(each, BaseException)]
     for each in asked:
         if not isinstance(each, BaseException):
             records += each[0]
             ttls += [each[1]] if each[0] else []
-    foreign = [each for each in troubles if not isinstance(each, SourceError)]
-    if foreign or (troubles and not records):
-        raise (foreign or troubles)[0]
+    foreign = [each for each in errors if not isinstance(each, SourceError)]
+    if foreign or (errors and not records):
+        raise (foreign or errors)[0]
     return tuple(records), min(ttls, default=_NONE[1])
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from lowtide import limits
 from lowtide.core.batches.batch import Batch, error_file_id, output_file_id
-from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, end_task_lease
+from lowtide.loops.batches.task_lease import TaskError, TaskRenewal, end_task_lease
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, ResultStore
@@ -47,27 +47,27 @@ class AssembleLoop:
         self._lease_ttl_s = lease_ttl_s
         self.name = name
         self._bytes_max = bytes_max
-        self._trouble = TaskTrouble()
+        self._error = TaskError()
 
     @property
-    def trouble(self) -> str | None:
+    def error(self) -> str | None:
         """Why the last files could not be written; None when they were."""
-        return self._trouble.text
+        return self._error.text
 
     async def tick(self, now: datetime) -> datetime | None:
         lease = await self._store.claim_assembly(
             self._worker_id, now, self._lease_ttl_s, bytes_max=self._bytes_max
         )
         if lease is None:
-            self._trouble.found_nothing(now)
+            self._error.found_nothing(now)
             return now + timedelta(seconds=limits.IDLE_POLL_S)
         try:
             await self._assemble(lease)
         except BaseException as error:
-            self._trouble.failed(error, now)
+            self._error.failed(error, now)
             await asyncio.shield(end_task_lease(self._store, lease, self._clock, error))
             raise
-        self._trouble.succeeded()
+        self._error.succeeded()
         return now
 
     async def _plan(self, batch: Batch) -> bytes:

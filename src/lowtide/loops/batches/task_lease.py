@@ -16,7 +16,7 @@ Wake = Callable[[Topic | Literal["sweep"]], None]
 """Wakes a loop of this process by name."""
 
 
-class TaskTrouble:
+class TaskError:
     """Why a loop's last task failed: until a task succeeds, or nothing is left to be tried again.
 
     Without the second, a worker whose failed task went to another one would report it for ever.
@@ -27,7 +27,7 @@ class TaskTrouble:
         self._retry_at = datetime.min.replace(tzinfo=UTC)
 
     def failed(self, error: BaseException, now: datetime) -> None:
-        """Records a failure of the storage as the loop's trouble; the task is tried again later."""
+        """Records a failure of the storage as the loop's error; the task is tried again later."""
         if isinstance(error, BlobError | StoreError):
             self.text = str(error)
             self._retry_at = now + timedelta(seconds=limits.TASK_RETRY_S + limits.IDLE_POLL_S)

@@ -17,7 +17,7 @@ from lowtide.core.batches.line_sets import unpack_lines
 from lowtide.core.batches.plan import Plan
 from lowtide.core.validation.planner import Planner
 from lowtide.core.validation.validator import ValidationFailure
-from lowtide.loops.batches.task_lease import TaskRenewal, TaskTrouble, Wake, end_task_lease
+from lowtide.loops.batches.task_lease import TaskError, TaskRenewal, Wake, end_task_lease
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore
@@ -60,30 +60,30 @@ class ValidateLoop:
         self._bytes_max = bytes_max
         self.validating: tuple[str, datetime] | None = None
         """The batch whose file is being read, and since when."""
-        self._trouble = TaskTrouble()
+        self._error = TaskError()
 
     @property
-    def trouble(self) -> str | None:
+    def error(self) -> str | None:
         """Why the last file could not be read, nor judged; None when it was."""
-        return self._trouble.text
+        return self._error.text
 
     async def tick(self, now: datetime) -> datetime | None:
         lease = await self._store.claim_validation(
             self._worker_id, now, self._lease_ttl_s, bytes_max=self._bytes_max
         )
         if lease is None:
-            self._trouble.found_nothing(now)
+            self._error.found_nothing(now)
             return now + timedelta(seconds=limits.IDLE_POLL_S)
         self.validating = (lease.batch.id, now)
         try:
             await self._validate(lease)
         except BaseException as error:
-            self._trouble.failed(error, now)
+            self._error.failed(error, now)
             await asyncio.shield(end_task_lease(self._store, lease, self._clock, error))
             raise
         finally:
             self.validating = None
-        self._trouble.succeeded()
+        self._error.succeeded()
         return now
 
     async def _validate(self, lease: TaskLease) -> None:

@@ -103,7 +103,7 @@ class Committer:
         self._released: Leases = ()
         self._committing = asyncio.Lock()
         self.failures = 0
-        self.trouble: str | None = None
+        self.error: str | None = None
         """Why results cannot be written at present; None when they can."""
 
     @property
@@ -117,12 +117,12 @@ class Committer:
             try:
                 did_commit = await self._commit_gathered(now)
             except (StoreError, BlobError) as error:
-                self.trouble = str(error)
+                self.error = str(error)
                 self.failures += 1
                 raise
             if did_commit:
                 self._on_commit(self._monotonic() - begun_s)
-            self.trouble = None
+            self.error = None
         return now + timedelta(seconds=self._interval_s)
 
     async def finish(self, now: datetime) -> None:

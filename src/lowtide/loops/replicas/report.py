@@ -49,9 +49,9 @@ class Workings(Protocol):
     @property
     def leased_batches(self) -> frozenset[str]: ...
     @property
-    def results_trouble(self) -> str | None: ...
+    def results_error(self) -> str | None: ...
     @property
-    def validation_trouble(self) -> str | None: ...
+    def validation_error(self) -> str | None: ...
     @property
     def validating(self) -> tuple[str, datetime] | None: ...
 
@@ -117,8 +117,8 @@ class ReportLoop:
             seen_at=now,
             ttl_s=limits.REPORT_TTL_S,
             replicas=self._watch.reports(self._looks, now, now_s),
-            results_trouble=_short(workings.results_trouble),
-            validation_trouble=_short(workings.validation_trouble),
+            results_error=_short(workings.results_error),
+            validation_error=_short(workings.validation_error),
             validating=validating,
             validating_since=validating_since,
             batches=workings.batch_watch.reports(now, now_s),
@@ -179,14 +179,14 @@ def _news(report: WorkerReport) -> object:
         for each in report.replicas
     ]
     batches = [(each.id, each.failures > 0) for each in report.batches]
-    troubles = (bool(report.results_trouble), bool(report.validation_trouble))
+    errors = (bool(report.results_error), bool(report.validation_error))
     reported = (report.sources, report.scalers)
-    return replicas, batches, troubles, report.validating, report.more_batches, reported
+    return replicas, batches, errors, report.validating, report.more_batches, reported
 
 
 def _bounds_steps(replica: ReplicaReport) -> bool:
     return replica.load is not None and replica.load.bounds_steps
 
 
-def _short(trouble: str | None) -> str:
-    return (trouble or "")[: limits.REPORT_TEXT_CHARS_MAX]
+def _short(error: str | None) -> str:
+    return (error or "")[: limits.REPORT_TEXT_CHARS_MAX]

@@ -171,10 +171,10 @@ class ScalersLoop:
         look = await scaler.look()
         before, view = view, view.looked(look)
         watched.view = view
-        if before.trouble and not view.trouble:
+        if before.error and not view.error:
             log.info("scaler.back", scaler=spec.label)
-        if look.trouble:
-            return self._failed(watched, view, look.trouble, now)
+        if look.error:
+            return self._failed(watched, view, look.error, now)
         if need is None:
             return view
         changed_at = view.asked.at if view.asked is not None else view.since
@@ -200,11 +200,11 @@ class ScalersLoop:
     def _failed(self, watched: _Watched, view: ScalerView, words: str, now: datetime) -> ScalerView:
         after = view.failed(words, now)
         self._on_ask(watched.spec.label, "failed")
-        if after.trouble != view.trouble:
+        if after.error != view.error:
             log.warning(
                 "scaler.failed",
                 scaler=watched.spec.label,
-                error=after.trouble,
+                error=after.error,
                 again_in_s=after.again_s,
             )
         return after
@@ -238,6 +238,6 @@ def _report(watched: _Watched, view: ScalerView) -> ScalerReport:
         asked=None if asked is None else asked.replicas,
         asked_at=None if asked is None else asked.at,
         reason="" if asked is None else asked.reason,
-        trouble=view.trouble or watched.late,
-        trouble_since=view.trouble_since or watched.late_since,
+        error=view.error or watched.late,
+        error_since=view.error_since or watched.late_since,
     )

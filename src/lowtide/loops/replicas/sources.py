@@ -114,7 +114,7 @@ class SourcesLoop:
                 label=label,
                 engines=tuple(engine.name for engine in watched.view.engines),
                 stale_since=watched.view.stale_since,
-                trouble=_trouble(watched),
+                error=_error(watched),
             )
             for label, watched in self._watched.items()
         )
@@ -141,11 +141,11 @@ class SourcesLoop:
         except SourceError as error:
             watched.view = before.failed(str(error), now)
             watched.due_s = now_s + limits.SOURCE_AGAIN_S
-            if before.stale_since is None or before.trouble != watched.view.trouble:
+            if before.stale_since is None or before.error != watched.view.error:
                 log.warning(
                     "source.stale",
                     source=label,
-                    error=watched.view.trouble,
+                    error=watched.view.error,
                     engines=len(before.engines),
                 )
             return
@@ -159,12 +159,12 @@ class SourcesLoop:
     def _apply(self) -> None:
         now_s = self._clock.monotonic()
         usable = {label: each.view.usable(now_s) for label, each in self._watched.items()}
-        has_trouble = any(watched.left_out for watched in self._watched.values())
-        if usable == self._applied and not (has_trouble and now_s >= self._apply_due_s):
+        has_left_out = any(watched.left_out for watched in self._watched.values())
+        if usable == self._applied and not (has_left_out and now_s >= self._apply_due_s):
             return
-        troubles = self._engines.found(usable)
+        errors = self._engines.found(usable)
         for label, watched in self._watched.items():
-            before, watched.left_out = watched.left_out, troubles.get(label, "")
+            before, watched.left_out = watched.left_out, errors.get(label, "")
             if watched.left_out not in ("", before):
                 log.warning("source.not_applied", source=label, error=watched.left_out)
         self._applied, self._apply_due_s = usable, now_s + limits.SOURCE_AGAIN_S
@@ -184,10 +184,10 @@ class SourcesLoop:
         self._retired.append(watched.source)
 
 
-def _trouble(watched: _Watched) -> str:
+def _error(watched: _Watched) -> str:
     view = watched.view
     is_waiting = not view.has_told and view.stale_since is None
-    return "has not answered yet" if is_waiting else view.trouble or watched.left_out
+    return "has not answered yet" if is_waiting else view.error or watched.left_out
 
 
 def _tell_change(label: str, before: SourceView, after: SourceView, now_s: float) -> None:

@@ -67,7 +67,7 @@ class ConsistencyChecker:
             for inconsistency in wanting:
                 assert inconsistency.reference is not None
                 if await self._store.care.is_needed(inconsistency.reference):
-                    self.missing += inconsistency.trouble == "missing"
+                    self.missing += inconsistency.problem == "missing"
                     yield inconsistency
             after = page[-1].key
             self._advance(len(page))
@@ -99,7 +99,7 @@ class ConsistencyChecker:
         known = await self._store.results.known([info.key for info in old])
         self._advance(len(old))
         unknown = [info for info in old if info.key not in known]
-        return [Inconsistency(trouble="orphan", key=info.key, bytes=info.bytes) for info in unknown]
+        return [Inconsistency(problem="orphan", key=info.key, bytes=info.bytes) for info in unknown]
 
     async def _now_of_blobs(self) -> datetime:
         key = f"probe/{secrets.token_hex(8)}"
@@ -124,7 +124,7 @@ class ConsistencyChecker:
         """Files of the right size whose content is not what was stored."""
         files = [each for each in page if each.sha256 and each.key not in passed]
         return [
-            Inconsistency(trouble="content", key=each.key, bytes=each.bytes, reference=each)
+            Inconsistency(problem="content", key=each.key, bytes=each.bytes, reference=each)
             for each in files
             if not await self._is_whole(each)
         ]

@@ -94,7 +94,7 @@ class Repairer:
         if not await self._store.care.is_needed(reference):
             return False
         size = await size_or_none(self._blobs, inconsistency.key)
-        return size is None or inconsistency.trouble == "content" or not reference.fits(size)
+        return size is None or inconsistency.problem == "content" or not reference.fits(size)
 
     async def _end_readers(self, input_key: str) -> str:
         """Ends batches that cannot go on, with what they have."""

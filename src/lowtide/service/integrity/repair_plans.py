@@ -139,7 +139,7 @@ class PlanRepair:
         return lines
 
     async def _put(self, inconsistency: Inconsistency, data: bytes) -> None:
-        if inconsistency.trouble != "missing":
+        if inconsistency.problem != "missing":
             await self._blobs.delete(inconsistency.key)
         with suppress(BlobExists):  # somebody mended it a moment before, from the same input
             await self._blobs.put(inconsistency.key, data)

@@ -84,7 +84,7 @@ class Engines:
             label: tuple(each for each in engines if each in self._found.get(label, ()))
             for label, engines in found.items()
         }
-        troubles: dict[str, str] = {}
+        errors: dict[str, str] = {}
         left_out: Mapping[str, str] = {}
         for label in (None, *found):
             wanted = taken if label is None else {**taken, label: found[label]}
@@ -93,8 +93,8 @@ class Engines:
                 taken = wanted
             except ConfigError as error:
                 if label is not None:
-                    troubles[label] = str(error)
-        return {**left_out, **troubles}
+                    errors[label] = str(error)
+        return {**left_out, **errors}
 
     def listed(self, replica_name: str, models: tuple[str, ...]) -> None:
         """Applies the models that the engine of that replica lists, in its own words."""

@@ -103,7 +103,7 @@ class EngineSources:
         """Records that the settings could not be read again; what they said before goes on."""
         since = self._settings.stale_since if self._settings is not None else None
         self._settings = SourceReport(
-            label=SETTINGS_LABEL, stale_since=since or self._clock.now(), trouble=words
+            label=SETTINGS_LABEL, stale_since=since or self._clock.now(), error=words
         )
 
     def reports(self) -> tuple[SourceReport, ...]:

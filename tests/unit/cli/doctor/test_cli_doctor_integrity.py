@@ -113,7 +113,7 @@ def test_options_that_make_no_sense_together_are_refused(
     assert run_main("doctor", *options).code == 2
 
 
-def test_other_trouble_comes_before_drift(run_main: Run, blobs: Path) -> None:
+def test_other_problems_come_before_drift(run_main: Run, blobs: Path) -> None:
     """A database of another version is not compared: its rows may mean something else."""
     with closing(sqlite3.connect(blobs.parent / "lowtide.db")) as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")

@@ -9,14 +9,14 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def report(
-    worker_id: str, *replicas: ReplicaReport, age_s: float = 1.0, results_trouble: str = ""
+    worker_id: str, *replicas: ReplicaReport, age_s: float = 1.0, results_error: str = ""
 ) -> WorkerReport:
     return WorkerReport(
         worker_id=worker_id,
         seen_at=NOW - timedelta(seconds=age_s),
         ttl_s=30,
         replicas=replicas,
-        results_trouble=results_trouble,
+        results_error=results_error,
     )
 
 
@@ -54,7 +54,7 @@ def test_a_worker_whose_clock_is_ahead_is_told_with_the_remedy() -> None:
 
 
 def test_what_stops_a_worker_fails() -> None:
-    (found,) = findings_of([report("w", results_trouble="disk full")], NOW)
+    (found,) = findings_of([report("w", results_error="disk full")], NOW)
     assert (found.verdict, "disk full" in found.what) == ("fail", True)
 
 

@@ -41,9 +41,9 @@ def test_a_source_that_fails_keeps_its_list_and_says_since_when() -> None:
     view = SourceView().told([A], 0.0).failed("no route", NOW)
     later = view.failed("still no route", NOW + timedelta(seconds=9))
     assert (names(later, 9.0), later.stale_since) == (["a"], NOW)
-    assert later.trouble == "still no route"
+    assert later.error == "still no route"
     back = later.told([A], 10.0)
-    assert (back.stale_since, back.trouble) == (None, "")
+    assert (back.stale_since, back.error) == (None, "")
 
 
 def test_a_source_that_never_answered_is_stale_and_has_told_nothing() -> None:

@@ -136,16 +136,16 @@ def test_each_failure_waits_longer_up_to_a_bound_and_a_later_row_begins_anew() -
     assert view.failed("no", much_later).again_s == limits.SCALER_AGAIN_S
 
 
-def test_trouble_is_told_until_what_was_asked_for_runs() -> None:
+def test_an_error_is_reported_until_what_was_asked_for_runs() -> None:
     view = ScalerView(since=NOW, asked=ScalerAsk(2, NOW, "why")).failed("it fell", NOW)
-    assert view.trouble_since == NOW
+    assert view.error_since == NOW
     down = view.looked(ScalerLook(target=1, running=1))
-    assert (down.trouble, down.trouble_since) == ("it fell", NOW)
+    assert (down.error, down.error_since) == ("it fell", NOW)
     up = down.looked(ScalerLook(target=2, running=2))
-    assert (up.trouble, up.trouble_since) == ("", None)
+    assert (up.error, up.error_since) == ("", None)
 
 
 @pytest.mark.parametrize("running", [0, 1])
 def test_a_dry_run_never_waits_for_what_it_did_not_ask(running: int) -> None:
     view = ScalerView(since=NOW, asked=ScalerAsk(5, NOW, "why", is_dry=True)).failed("away", NOW)
-    assert view.looked(ScalerLook(target=running, running=running)).trouble == ""
+    assert view.looked(ScalerLook(target=running, running=running)).error == ""

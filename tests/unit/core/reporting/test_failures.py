@@ -44,7 +44,7 @@ def test_what_was_not_told_is_counted_in_the_next_line() -> None:
     assert not later.is_first
 
 
-def test_a_trouble_is_over_when_the_last_of_its_loops_works_again() -> None:
+def test_an_outage_is_over_when_the_last_of_its_loops_works_again() -> None:
     failures = Failures()
     failures.failed("commit", "StoreUnavailable", 0.0)
     failures.failed("validate", "StoreUnavailable", 1.0)
@@ -69,7 +69,7 @@ def test_two_kinds_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("every_s", [1, 7])
-def test_a_trouble_that_comes_and_goes_is_no_flood(every_s: int) -> None:
+def test_an_outage_that_comes_and_goes_is_no_flood(every_s: int) -> None:
     failures = Failures()
     lines = 0
     for now_s in range(0, 3600, every_s):
@@ -78,7 +78,7 @@ def test_a_trouble_that_comes_and_goes_is_no_flood(every_s: int) -> None:
     assert 2 * 2 <= lines <= 2 * (3600 / limits.FAILURE_LINE_S + 1)
 
 
-def test_a_trouble_that_comes_back_much_later_is_told_at_once() -> None:
+def test_an_outage_that_comes_back_much_later_is_logged_at_once() -> None:
     failures = Failures()
     failures.failed("commit", "StoreUnavailable", 0.0)
     failures.worked("commit", 1.0)

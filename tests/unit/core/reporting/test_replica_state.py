@@ -56,7 +56,7 @@ def test_that_no_connection_comes_about_is_told_at_the_first_time() -> None:
     assert state_of(replica) == READY
 
 
-def test_trouble_goes_on_since_its_first_failure_when_the_circuit_opens() -> None:
+def test_a_failing_replica_is_so_since_its_first_failure_when_the_circuit_opens() -> None:
     replica = Replica("http://10.0.0.1:8000/v1", frozenset({"m"}), 4)
     told = set()
     for second in range(3, 20):

@@ -41,7 +41,7 @@ def test_a_model_is_held_by_what_its_replicas_say_nearest_to_its_end_first() -> 
     assert hold.since == ago(9)
 
 
-def test_many_replicas_with_the_same_trouble_are_told_once_and_many_troubles_are_cut() -> None:
+def test_many_replicas_with_the_same_error_are_reported_once_and_many_errors_are_cut() -> None:
     same = [replica(f"r{i}", "unreachable") for i in range(9)]
     hold = standing_of([worker("w", *same)], NOW).models["m"]
     assert hold is not None
@@ -94,11 +94,11 @@ def test_a_replica_that_another_worker_took_over_is_well_again() -> None:
     assert standing_of(reports, NOW).models == {"m": None}
 
 
-def test_a_trouble_counts_where_every_worker_has_it() -> None:
-    ill, well = worker("w1", results_trouble="full"), worker("w2")
-    assert standing_of([ill], NOW).results_trouble == "full"
-    assert standing_of([ill, well], NOW).results_trouble == ""
-    assert standing_of([], NOW).results_trouble == ""
+def test_an_error_counts_where_every_worker_has_it() -> None:
+    ill, well = worker("w1", results_error="full"), worker("w2")
+    assert standing_of([ill], NOW).results_error == "full"
+    assert standing_of([ill, well], NOW).results_error == ""
+    assert standing_of([], NOW).results_error == ""
 
 
 def test_a_batch_at_several_workers_moves_when_it_moves_anywhere() -> None:

@@ -94,7 +94,7 @@ def test_a_worker_that_died_is_told_with_its_last_sign_of_life() -> None:
 
 
 def test_storage_that_takes_no_results_is_told_without_its_path() -> None:
-    standing = Standing(live=("w1",), results_trouble="Not a directory: '/srv/lowtide/blobs/x'")
+    standing = Standing(live=("w1",), results_error="Not a directory: '/srv/lowtide/blobs/x'")
     told = reason_of(batch(completed=50), standing)
     assert told is not None
     assert told.public.startswith("Results cannot be stored: the server's storage")
@@ -102,7 +102,7 @@ def test_storage_that_takes_no_results_is_told_without_its_path() -> None:
 
 
 def test_storage_that_is_away_is_why_a_file_is_not_validated_though_a_worker_runs() -> None:
-    standing = Standing(live=("w1",), validation_trouble="the bucket at http://s3:9000 refuses")
+    standing = Standing(live=("w1",), validation_error="the bucket at http://s3:9000 refuses")
     told = reason_of(batch("validating"), standing, after_s=1.0)
     assert told is not None
     assert told.public == "The input file cannot be read: the server's storage does not answer."
@@ -308,7 +308,7 @@ def test_a_batch_that_nobody_takes_says_so_after_a_while() -> None:
         Standing(),
         Standing(gone={"w1": START}),
         WELL,
-        Standing(live=("w1",), results_trouble="full"),
+        Standing(live=("w1",), results_error="full"),
         with_models(),
         with_models(m=Hold("overloaded", "x", "x")),
         with_batch(),
@@ -351,7 +351,7 @@ def test_live_traffic_a_bound_and_the_turn_of_others_are_told_with_their_numbers
 
 def test_a_paused_batch_says_what_would_hold_it_besides_and_is_not_in_the_queue() -> None:
     paused = msgspec.structs.replace(batch(), holds=("user",), held_at=at(7))
-    standing = msgspec.structs.replace(with_models(m=None), results_trouble="full: '/srv/x'")
+    standing = msgspec.structs.replace(with_models(m=None), results_error="full: '/srv/x'")
     found = reasons_of(paused, standing, queue=Queue(waiting=95, leased=12), after_s=3600.0)
     assert kinds(found) == ["paused", "storage"]
     assert found[0].since == at(7)
@@ -382,7 +382,7 @@ def test_a_model_at_zero_says_when_it_wakes() -> None:
 
 
 def test_one_that_is_being_started_says_so_and_operators_read_what_fails() -> None:
-    told = reason_of(batch(), asleep(trouble="http://10.0.0.1: it answers 403."))
+    told = reason_of(batch(), asleep(error="http://10.0.0.1: it answers 403."))
     assert told is not None
     assert told.public == "The model m is scaled to zero, and is asked to start."
     assert told.full == f"{told.public} What starts it fails: http://10.0.0.1: it answers 403."

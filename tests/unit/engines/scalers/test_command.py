@@ -90,11 +90,11 @@ async def test_a_command_knows_its_replica_and_none_of_the_secrets(box: Box) -> 
 async def test_one_that_ends_by_itself_is_told_once_with_its_last_words(box: Box) -> None:
     scaler = box.scaler("echo loading; echo out of memory >&2; exit 3")
     await scaler.ask(1)
-    look = await looked(scaler, lambda look: bool(look.trouble))
+    look = await looked(scaler, lambda look: bool(look.error))
     assert look.target == 0
-    assert look.trouble.startswith("replica 0 has ended by itself with status 3: out of memory")
-    assert str(box.folder / "0.log") in look.trouble
-    assert (await scaler.look()).trouble == ""
+    assert look.error.startswith("replica 0 has ended by itself with status 3: out of memory")
+    assert str(box.folder / "0.log") in look.error
+    assert (await scaler.look()).error == ""
 
 
 async def test_a_program_that_is_not_there_is_told(box: Box) -> None:
@@ -103,9 +103,9 @@ async def test_a_program_that_is_not_there_is_told(box: Box) -> None:
     with pytest.raises(ScalerError, match="no-such-engine: no such program"):
         await scaler.check()
     await scaler.ask(1)
-    look = await looked(scaler, lambda look: bool(look.trouble))
-    assert "status 127" in look.trouble
-    assert "not found" in look.trouble
+    look = await looked(scaler, lambda look: bool(look.error))
+    assert "status 127" in look.error
+    assert "not found" in look.error
 
 
 async def test_the_end_is_told_with_its_status_though_the_lock_is_free_before(box: Box) -> None:
@@ -115,10 +115,10 @@ async def test_the_end_is_told_with_its_status_though_the_lock_is_free_before(bo
     await scaler.ask(1)
     slot = ProcessSlot(box.slots / "0.slot", 0)
     await until(lambda: slot.state().condition == "ended")
-    assert (await scaler.look()).trouble == ""
+    assert (await scaler.look()).error == ""
     await asyncio.to_thread(gate.write_text, "go\n")
-    look = await looked(scaler, lambda look: bool(look.trouble))
-    assert "with status 3" in look.trouble
+    look = await looked(scaler, lambda look: bool(look.error))
+    assert "with status 3" in look.error
 
 
 async def test_a_slot_knows_the_status_of_its_process_until_the_next_start(box: Box) -> None:

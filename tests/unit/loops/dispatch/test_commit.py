@@ -47,11 +47,11 @@ async def test_a_segment_that_could_not_be_stored_is_stored_by_the_next_beat(
     for _ in range(1 if after else 3):
         with pytest.raises(BlobsFull):
             await env.beat()
-        assert env.committer.trouble == "no space left"
+        assert env.committer.error == "no space left"
         assert env.committer.uncommitted_bytes > 0
     env.blobs.heal()
     await env.beat()
-    assert env.committer.trouble is None
+    assert env.committer.error is None
     assert env.committer.uncommitted_bytes == 0
     assert sorted(await env.committed_lines(batch)) == list(range(1, 11))
     assert (await env.see(batch)).counts.completed == 10

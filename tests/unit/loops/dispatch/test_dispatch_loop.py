@@ -445,7 +445,7 @@ async def test_a_claim_under_way_when_the_drain_begins_is_given_back(env: Worker
     assert len(await env.store.work.claim_chunks("x", [MODEL], 9, env.clock.now(), 30)) == 1
 
 
-# ---- trouble with claims ----
+# ---- claims that fail ----
 
 
 async def test_a_chunk_whose_lines_cannot_be_read_is_not_in_the_way_of_the_others(

@@ -19,12 +19,12 @@ async def another_worker_gets(env: WorkerEnv) -> list[ChunkLease]:
     return await env.store.work.claim_chunks("x", [MODEL], 9, env.clock.now(), 30.0)
 
 
-@pytest.mark.parametrize("trouble", [REFUSED, AWAY])
-async def test_lines_for_an_engine_in_trouble_are_left_to_other_workers(
-    env: WorkerEnv, trouble: Reply | NoReply
+@pytest.mark.parametrize("failure", [REFUSED, AWAY])
+async def test_lines_for_a_failing_engine_are_left_to_other_workers(
+    env: WorkerEnv, failure: Reply | NoReply
 ) -> None:
     await env.batch(300)
-    env.engine.otherwise = trouble
+    env.engine.otherwise = failure
     await env.pass_time(2.0)
     assert len(env.dispatcher.held()) >= 2
     assert not env.replica.is_well
@@ -37,12 +37,12 @@ async def test_lines_for_an_engine_in_trouble_are_left_to_other_workers(
     assert not any(lease.done.strip(b"\0") for lease in leases), "none was burnt"
 
 
-@pytest.mark.parametrize("trouble", [REFUSED, AWAY])
+@pytest.mark.parametrize("failure", [REFUSED, AWAY])
 async def test_an_engine_that_works_again_is_found_without_any_lines(
-    env: WorkerEnv, trouble: Reply | NoReply
+    env: WorkerEnv, failure: Reply | NoReply
 ) -> None:
     batch = await env.batch(5)
-    env.engine.otherwise = trouble
+    env.engine.otherwise = failure
     await env.pass_time(30.0)
     assert env.dispatcher.held() == ()
     env.engine.otherwise = ANSWER

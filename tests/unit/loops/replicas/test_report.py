@@ -27,7 +27,7 @@ class Workings:
 
     def __init__(self, env: WorkerEnv) -> None:
         self._bench = env
-        self.validation_trouble: str | None = None
+        self.validation_error: str | None = None
         self.validating: tuple[str, datetime] | None = None
 
     @property
@@ -55,8 +55,8 @@ class Workings:
         return self._bench.dispatcher.leased_batches
 
     @property
-    def results_trouble(self) -> str | None:
-        return self._bench.committer.trouble
+    def results_error(self) -> str | None:
+        return self._bench.committer.error
 
 
 class Fleet:
@@ -157,15 +157,15 @@ async def test_good_answers_are_counted_with_their_tokens(harness: Fleet) -> Non
     assert (tally.succeeded, tally.input_tokens, tally.failed) == (5, 15, {})
 
 
-async def test_troubles_and_validation_are_told(harness: Fleet) -> None:
-    harness.workings.validation_trouble = "bucket away"
+async def test_errors_and_validation_are_reported(harness: Fleet) -> None:
+    harness.workings.validation_error = "bucket away"
     harness.workings.validating = ("batch_9", harness.env.clock.now())
-    harness.env.committer.trouble = "x" * 10_000
+    harness.env.committer.error = "x" * 10_000
     await harness.tick()
     report = await harness.written()
-    assert report.validation_trouble == "bucket away"
+    assert report.validation_error == "bucket away"
     assert report.validating == "batch_9"
-    assert len(report.results_trouble) == limits.REPORT_TEXT_CHARS_MAX
+    assert len(report.results_error) == limits.REPORT_TEXT_CHARS_MAX
 
 
 async def test_a_worker_that_leaves_takes_its_report_along(harness: Fleet) -> None:

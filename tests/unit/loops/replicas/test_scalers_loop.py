@@ -169,14 +169,14 @@ async def test_failures_are_told_once_and_asked_again_ever_later(process: Proces
     assert logs[0]["error"] == "no route"
     assert process.place.looks == 6, "after 5, 10, 20, 40 and 80 s; the next after 160 s"
     (report,) = process.loop.reports()
-    assert report.trouble == "no route"
+    assert report.error == "no route"
     process.place.error = ""
     with structlog.testing.capture_logs() as logs:
         await process.step(limits.SCALER_AGAIN_S_MAX)
         await process.step()
     assert process.place.asked == [1]
     assert [line["event"] for line in logs][:1] == ["scaler.back"]
-    assert process.loop.reports()[0].trouble == ""
+    assert process.loop.reports()[0].error == ""
 
 
 async def test_an_engine_that_falls_again_and_again_is_started_ever_later(
@@ -186,26 +186,26 @@ async def test_an_engine_that_falls_again_and_again_is_started_ever_later(
     for _ in range(60):
         await process.step()
         if process.place.told.target:
-            process.place.told = ScalerLook(target=0, running=0, trouble="replica 0 has ended")
+            process.place.told = ScalerLook(target=0, running=0, error="replica 0 has ended")
         else:
             process.place.told = ScalerLook(target=0, running=0)
     assert 3 <= len(process.place.asked) <= 6
-    assert process.loop.reports()[0].trouble == "replica 0 has ended"
+    assert process.loop.reports()[0].error == "replica 0 has ended"
 
 
 async def test_what_should_have_come_long_ago_is_told_since_then(process: Process) -> None:
     process.wants(1)
     await process.step()
-    assert process.loop.reports()[0].trouble == ""
+    assert process.loop.reports()[0].error == ""
     await process.step(2 * HOLD_S)
     since = process.clock.now()
     await process.step()
     (report,) = process.loop.reports()
-    assert "no engine answers" in report.trouble
-    assert report.trouble_since == since
+    assert "no engine answers" in report.error
+    assert report.error_since == since
     process.wants(1, present=1)
     await process.step()
-    assert process.loop.reports()[0].trouble_since is None
+    assert process.loop.reports()[0].error_since is None
 
 
 async def test_while_the_store_is_away_nothing_is_asked(process: Process) -> None:
@@ -230,10 +230,10 @@ async def test_a_scaler_that_hangs_delays_no_other_and_is_given_up_in_time() -> 
     await process.step()
     assert quick.asked == [1]
     async with asyncio.timeout(10):
-        while not any(report.trouble for report in process.loop.reports()):
+        while not any(report.error for report in process.loop.reports()):
             await asyncio.sleep(0.001)
             await process.step()
-    assert "has not answered" in {r.label: r for r in process.loop.reports()}["s"].trouble
+    assert "has not answered" in {r.label: r for r in process.loop.reports()}["s"].error
 
 
 async def test_of_two_workers_one_asks_and_the_other_takes_over_when_it_is_gone(

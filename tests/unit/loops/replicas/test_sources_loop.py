@@ -105,7 +105,7 @@ async def test_a_source_that_fails_keeps_its_engines_and_is_told_once() -> None:
             await bench.turn(limits.SOURCE_AGAIN_S)
     assert [line["event"] for line in logs] == ["source.stale"]
     (report,) = bench.loop.reports()
-    assert (report.engines, report.trouble) == (("a",), "cannot be read")
+    assert (report.engines, report.error) == (("a",), "cannot be read")
     assert report.stale_since is not None
     assert bench.taken.lists[-1] == {"file": ["a"]}
     with structlog.testing.capture_logs() as logs:
@@ -121,7 +121,7 @@ async def test_a_source_that_hangs_delays_no_other() -> None:
     bench = Bench(slow=slow, quick=quick)
     await bench.turn()
     assert bench.taken.lists[-1] == {"slow": [], "quick": ["q"]}
-    assert [each.trouble for each in bench.loop.reports()] == ["has not answered yet", ""]
+    assert [each.error for each in bench.loop.reports()] == ["has not answered yet", ""]
     quick.engines = ()
     await bench.turn(0.5)
     assert (slow.looks, bench.taken.lists[-1]) == (1, {"slow": [], "quick": []})
@@ -170,13 +170,13 @@ async def test_what_cannot_be_taken_over_is_told_once_and_tried_again() -> None:
         await bench.turn()
         await bench.turn(limits.SOURCE_AGAIN_S)
     assert [line["event"] for line in logs].count("source.not_applied") == 1
-    assert bench.loop.reports()[0].trouble == "a is left out: its key is gone"
+    assert bench.loop.reports()[0].error == "a is left out: its key is gone"
     assert bench.due_s == limits.SOURCE_AGAIN_S
     lists = len(bench.taken.lists)
     bench.taken.left_out = {}
     await bench.turn(limits.SOURCE_AGAIN_S)
     assert len(bench.taken.lists) == lists + 1
-    assert bench.loop.reports()[0].trouble == ""
+    assert bench.loop.reports()[0].error == ""
     await bench.turn(limits.SOURCE_AGAIN_S)
     assert len(bench.taken.lists) == lists + 1
 

@@ -45,7 +45,7 @@ async def work(world: StoreFixture, name: str, random: Random) -> None:
         old = leases
 
 
-async def trouble(
+async def disturb(
     world: StoreFixture, batches: list[Batch], random: Random, *, pauses: bool
 ) -> None:
     """What everybody else does to those batches meanwhile, which may be a pause by a spend cap."""
@@ -89,7 +89,7 @@ async def test_the_sums_agree_where_a_pause_locks_its_batches_late(
 
 
 async def everybody_at_once(worlds: list[StoreFixture], seed: int, *, pauses: bool) -> None:
-    """Workers and trouble on one set of batches; afterwards every sum must agree."""
+    """Workers and disturbances on one set of batches; afterwards every sum must agree."""
     one, two = worlds
     for world in worlds:
         world.prices = {"m": ModelPrices(live=PRICE, batch=PRICE)}
@@ -100,8 +100,8 @@ async def everybody_at_once(worlds: list[StoreFixture], seed: int, *, pauses: bo
             world = worlds[number % 2]
             everybody.create_task(work(world, f"w{number}", Random(f"{seed} {number}")))
         for number in range(2):
-            random = Random(f"{seed} trouble {number}")
-            everybody.create_task(trouble(worlds[number], batches, random, pauses=pauses))
+            random = Random(f"{seed} disturbed {number}")
+            everybody.create_task(disturb(worlds[number], batches, random, pauses=pauses))
     charged = 0
     for batch in batches:
         seen = await one.see(batch)

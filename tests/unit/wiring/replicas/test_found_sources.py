@@ -174,7 +174,7 @@ async def test_settings_that_were_refused_are_shown_until_they_are_taken_over() 
     since = sources.reports()[0].stale_since
     sources.settings_refused("still")
     (report,) = sources.reports()
-    assert (report.label, report.trouble, report.stale_since) == ("settings", "still", since)
+    assert (report.label, report.error, report.stale_since) == ("settings", "still", since)
     sources.configure(Settings())
     assert sources.reports() == ()
     await sources.loop.aclose()

@@ -82,9 +82,8 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
 FRONTIER: Final[dict[str, Callable[[int], Rule]]] = {
     **{
         f"Lowtide, window = {window}": lambda _, window=window: Ours(window_max=window)
-        for window in (8, 12, 16, 24)
+        for window in (12, 16, 24)
     },
-    "Lowtide": lambda _: Ours(),
     **{
         f"Lowtide, parts of {tokens:,}": (
             lambda _, tokens=tokens: OursInParts(tokens, itl_slo_s=0.04)
@@ -92,7 +91,8 @@ FRONTIER: Final[dict[str, Callable[[int], Rule]]] = {
         for tokens in (1024, 2048)
     },
 }
-"""With stock flags: fewer calls in flight, and what the product does not do, prompts in parts."""
+"""For stock flags alone, so without a priority: fewer calls in flight, and prompts in parts, which
+the product does not send."""
 NEAR: Final = ("tolerance 1.6", "tolerance 1.9")
 """Those that the class's own tolerance was chosen among."""
 
@@ -287,7 +287,7 @@ def frontier_cells(seeds: range) -> list[Cell]:
     return [
         Cell(rule, load, "stock", seed)
         for load in ("steady 10/s", "steady 25/s")
-        for rule in ("no batch", *FRONTIER)
+        for rule in ("no batch", "Lowtide, window = 8", "Lowtide", *FRONTIER)
         for seed in seeds
     ]
 

@@ -1,6 +1,6 @@
 """Watched prompts against estimated ones, on both real engines, in at most ten minutes.
 
-    python -m bench.live_traffic.watched --vllm PYTHON [--rounds 3] [--seconds 25]
+    python -m bench.live_traffic.watched --vllm PYTHON [--rounds 3] [--seconds 20]
 
 Lowtide beside live calls with `watch_prompts` true and false, on the embedded llama.cpp with the
 random model and then on a vLLM on the CPU with a random Llama (`--vllm` is the Python of its
@@ -90,8 +90,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4, help="of the random Llama")
     parser.add_argument("--rate", type=float, default=2.0, help="live calls a second")
     parser.add_argument("--live-tokens", type=int, default=32, help="of each live answer")
-    parser.add_argument("--seconds", type=float, default=25.0, help="of each run")
-    parser.add_argument("--warm-up", type=float, default=6.0, help="before each run, in seconds")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each run")
+    parser.add_argument("--warm-up", type=float, default=5.0, help="before each run, in seconds")
     parser.add_argument("--rounds", type=int, default=3, help="of the pair, on each engine")
     return parser.parse_args()
 

@@ -1,5 +1,6 @@
 """Tables of bench-live of which only a part was run again."""
 
+from bench.live_traffic.experiments import FRONTIER, RULES
 from bench.live_traffic.tables import merged
 
 OLD = [
@@ -19,3 +20,8 @@ def test_a_part_replaces_the_rows_that_it_has_run_and_leaves_the_others() -> Non
 
 def test_a_row_that_the_table_does_not_have_is_not_added() -> None:
     assert merged(OLD[:3], OLD) == OLD[:3]
+
+
+def test_a_rule_has_one_meaning_under_all_flags() -> None:
+    """Those of FRONTIER send no priority, without which a scheduler class knows no batch."""
+    assert not RULES.keys() & FRONTIER.keys()

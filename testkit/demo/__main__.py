@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from lowtide.data_dir import DATABASE_FILE
 from testkit.demo.client import DemoClient
 from testkit.demo.installation import PORT, DemoEngine, serve, simulated, write_settings
 from testkit.demo.past import Past, first_key, live_through
@@ -19,6 +20,7 @@ from testkit.demo.processes import DemoError, Processes
 from testkit.demo.requests import LARGE, SMALL
 from testkit.demo.review_engine import MODEL, running_review_engine
 from testkit.demo.traffic import keep_going, present
+from testkit.demo.weeks import learn_weeks
 
 FOLDER: Final = Path("demo-out/console")
 MARK: Final = "made-by-the-demo"
@@ -40,6 +42,7 @@ def main() -> int:
             live_through(
                 Past(processes, past, reviewer.address, lambda text: _say("   ", text)), key
             )
+            learn_weeks(folder / "data" / DATABASE_FILE)
             _say("3/5", "starting the server of today")
             now = write_settings(folder, engines, mode="open", port=asked.port)
             _, address = serve(processes, now)

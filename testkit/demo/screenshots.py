@@ -48,6 +48,9 @@ def main() -> int:
     parser.add_argument(
         "--docs", action="store_true", help="take the pictures of README and docs instead"
     )
+    parser.add_argument(
+        "--live-s", type=float, default=LIVE_S, help="seconds that the demo runs before"
+    )
     parser.add_argument("--at", help="the address of a demo that runs already")
     asked = parser.parse_args()
     browser = next(filter(None, map(shutil.which, BROWSER)), None)
@@ -60,8 +63,8 @@ def main() -> int:
         take(asked.at, browser, asked.folder)
         return 0
     with _demo() as address:
-        print(f"letting live calls run for {LIVE_S} s", file=sys.stderr, flush=True)
-        time.sleep(LIVE_S)
+        print(f"letting live calls run for {asked.live_s:.0f} s", file=sys.stderr, flush=True)
+        time.sleep(asked.live_s)
         take(address, browser, asked.folder)
     return 0
 
@@ -138,7 +141,7 @@ def _pages(address: str) -> dict[str, str]:
         files = client.call("GET", "/v1/files?limit=100&purpose=batch")["data"]
     by_name = {each["metadata"].get("name") or each["id"]: each for each in batches}
     of = {name: f"/console/batches/{each['id']}" for name, each in by_name.items()}
-    running, failed = of["Abstracts of 2,500 papers"], of["Reviews of November"]
+    running, failed = of["Abstracts of 20,000 papers"], of["Reviews of November"]
     invalid = next(each["id"] for each in batches if each["status"] == "failed")
     draft = next(each["id"] for each in files if each["filename"] == "papers.jsonl")
     wrong = next(each["id"] for each in files if each["filename"] == "with-mistakes.jsonl")

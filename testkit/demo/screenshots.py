@@ -141,7 +141,7 @@ def _pages(address: str) -> dict[str, str]:
         files = client.call("GET", "/v1/files?limit=100&purpose=batch")["data"]
     by_name = {each["metadata"].get("name") or each["id"]: each for each in batches}
     of = {name: f"/console/batches/{each['id']}" for name, each in by_name.items()}
-    running, failed = of["Abstracts of 20,000 papers"], of["Reviews of November"]
+    running, failed = of["Abstracts of 40,000 papers"], of["Reviews of November"]
     invalid = next(each["id"] for each in batches if each["status"] == "failed")
     draft = next(each["id"] for each in files if each["filename"] == "papers.jsonl")
     wrong = next(each["id"] for each in files if each["filename"] == "with-mistakes.jsonl")

@@ -27,7 +27,7 @@ KEPT: Final = 6
 
 def present(client: DemoClient) -> None:
     """Batches of now, one of each state that does not last by itself."""
-    client.submit("papers.jsonl", essays(20_000, LARGE, seed=11), name="Abstracts of 20,000 papers",
+    client.submit("papers.jsonl", essays(40_000, LARGE, seed=11), name="Abstracts of 40,000 papers",
                   team="library")  # fmt: skip
     held = client.submit("archive.jsonl", essays(600, SMALL, seed=12), name="Archive, first pass")
     client.wait_until(held, "in_progress")

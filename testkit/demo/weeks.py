@@ -17,7 +17,7 @@ from lowtide.store.schema.schedule_tables import forecast_hours
 from testkit.demo.requests import LARGE, SMALL
 
 WEEKS: Final = 8
-_RATES: Final = ((LARGE, 2400.0), (SMALL, 1800.0))
+_RATES: Final = ((LARGE, 4800.0), (SMALL, 3200.0))
 """Work units a second of each model's engines without live calls."""
 _BUSY: Final = range(7, 19)
 """Hours of the day in UTC in which live calls take most of the engines, except at weekends."""
@@ -45,7 +45,7 @@ def _learned(rate: float, chance: random.Random) -> HourOfWeek:
     """The cell after weeks of which some were slow."""
     its = HourOfWeek(rate, rate, 1)
     for _ in range(WEEKS - 1):
-        its = its.learned(rate * chance.choice((0.5, 0.8, 1.0, 1.05, 1.1)))
+        its = its.learned(rate * chance.choice((0.3, 0.6, 1.0, 1.05, 1.1)))
     return its
 
 

@@ -27,7 +27,7 @@ from bench.turns import tell
 
 CHAT: Final = "/v1/chat/completions"
 WINDOW: Final = 64
-LOOKS: Final = 40  # at each page, one after the other
+REQUESTS: Final = 40  # at each page, one after the other
 WARM: Final = 3  # before these
 POLL_S: Final = 0.05
 RUN_TIMEOUT_S: Final = 600.0
@@ -77,7 +77,7 @@ def results_pages(address: str, folder: Path, lines: int) -> dict[str, Any]:
             "the last results": f"{page}/lines?first={lines - 100}",
             "a custom_id": f"{page}/lines?custom_id=r-{lines * 2 // 3}",
         }
-        return {what: _looks(client, path) for what, path in asked.items()}
+        return {what: _measured(client, path) for what, path in asked.items()}
 
 
 def long_list(folder: Path, batches: int, engine: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def long_list(folder: Path, batches: int, engine: str) -> dict[str, Any]:
             "by model": f"/?q=model:{MODEL[:4]}",
             "by code of failure": "/?q=error:timeout",
         }
-        return {what: _looks(client, path) for what, path in asked.items()}
+        return {what: _measured(client, path) for what, path in asked.items()}
 
 
 def copy_batch(database: Path, batch_id: str, copies: int) -> None:
@@ -131,10 +131,10 @@ def connect(address: str) -> httpx.Client:
     return httpx.Client(base_url=address, timeout=RUN_TIMEOUT_S)
 
 
-def _looks(client: httpx.Client, path: str) -> dict[str, float]:
+def _measured(client: httpx.Client, path: str) -> dict[str, float]:
     times: list[float] = []
     size = 0
-    for number in range(WARM + LOOKS):
+    for number in range(WARM + REQUESTS):
         begun = time.perf_counter()
         answer = client.get(path, headers={"accept": "text/html"})
         took_ms = (time.perf_counter() - begun) * 1000
@@ -144,7 +144,11 @@ def _looks(client: httpx.Client, path: str) -> dict[str, float]:
             times.append(took_ms)
             size = len(answer.content)
     times.sort()
-    found = {"median": statistics.median(times), "p95": times[int(0.95 * LOOKS)], "kb": size / 1000}
+    found = {
+        "median": statistics.median(times),
+        "p95": times[int(0.95 * REQUESTS)],
+        "kb": size / 1000,
+    }
     tell(f"{path}: {found}")
     return {name: round(value, 1) for name, value in found.items()}
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.fleet.installation import Installation, database, engines, places
-from bench.fleet.look import answered, load
+from bench.fleet.samples import answered, load
 from bench.fleet.traffic import Submitter
 
 COUNTS: Final = (1, 2, 4, 8, 16, 32)
@@ -29,7 +29,7 @@ WINDOW: Final = 16
 DELAY_MS: Final = 100.0
 BUSY_S: Final = 10.0
 """How long the engines would be busy with a batch, if the worker is fast enough."""
-LOOK_S: Final = 0.1
+POLL_S: Final = 0.1
 TIMEOUT_S: Final = 300.0
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
@@ -53,13 +53,13 @@ async def measure(fleet: Installation, port: int, count: int) -> dict[str, Any]:
         if 0.1 * lines <= calls <= 0.9 * lines:
             marks.append((time.monotonic(), calls, cpu_s(worker)))
 
-    async def looking() -> None:
+    async def sampling() -> None:
         while True:
             await asyncio.to_thread(mark)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
     submitter = Submitter(lambda: fleet.addresses, lines, lines)
-    task = asyncio.create_task(looking())
+    task = asyncio.create_task(sampling())
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await submitter.run()

@@ -33,7 +33,7 @@ PEAK_MB_MAX: Final = 300.0
 LINES: Final = 1_000_000
 CHAT: Final = "/v1/chat/completions"
 WINDOW: Final = 64
-LOOK_EVERY_S: Final = 0.5
+SAMPLE_EVERY_S: Final = 0.5
 RUN_TIMEOUT_S: Final = 1_500.0
 PROGRESS_EVERY_S: Final = 20.0
 STEPS: Final = ("checked and uploaded", "validated", "processed", "assembled", "downloaded")
@@ -140,12 +140,12 @@ class Watch:
             while self._process.poll() is None:
                 if time.monotonic() > until:
                     raise RuntimeError(f"the batch did not end within {timeout_s:.0f} s")
-                self._look()
-                time.sleep(LOOK_EVERY_S)
+                self._sample()
+                time.sleep(SAMPLE_EVERY_S)
         finally:
             self._process.kill()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         try:
             self.peak_mb = max(self.peak_mb, self._server.peak_memory_mb())
         except (OSError, AssertionError):

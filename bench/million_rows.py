@@ -26,7 +26,7 @@ from bench.processes import Server, backend
 PEAK_MB_MAX: Final = 400.0
 ROWS: Final = 1_000_000
 BATCH: Final = 10_000
-LOOK_EVERY_S: Final = 0.5
+SAMPLE_EVERY_S: Final = 0.5
 PROGRESS_EVERY_S: Final = 20.0
 RUN_TIMEOUT_S: Final = 3_000.0
 PROMPT: Final = "Is this review good or bad? {{ text }}"
@@ -78,7 +78,7 @@ def run(source: Path, output: Path, engine: str) -> tuple[dict[str, Any], float]
                 if time.monotonic() - told_at > PROGRESS_EVERY_S:
                     told_at = time.monotonic()
                     tell(f"{told_at - started:.0f} s: {peak_mb:.0f} MB")
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(SAMPLE_EVERY_S)
         finally:
             process.kill()
         assert process.stdout is not None

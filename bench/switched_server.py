@@ -17,7 +17,7 @@ from lowtide.loops.history.record import HistoryLoop
 from lowtide.loops.history.replicas import ReplicaHistoryLoop
 
 SWITCH: Final = "history.on"
-LOOK_S: Final = 0.25
+POLL_S: Final = 0.25
 
 Tick = Callable[[Any, datetime], Awaitable[datetime | None]]
 
@@ -28,7 +28,7 @@ def switched(tick: Tick, is_on: Callable[[], bool]) -> Tick:
     async def either(self: Any, now: datetime) -> datetime | None:
         if is_on():
             return await tick(self, now)
-        return now + timedelta(seconds=LOOK_S)
+        return now + timedelta(seconds=POLL_S)
 
     return either
 

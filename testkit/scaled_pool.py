@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from lowtide.core.replicas.scaler_asks import Bounds, ReplicaNeed, ScalerLook, next_ask
+from lowtide.core.replicas.scaler_asks import Bounds, ReplicaNeed, ScalerStatus, next_ask
 from lowtide.core.scheduling.wanted_replicas import (
     Held,
     ModelLoad,
@@ -130,8 +130,8 @@ class ScaledPool:
             in_flight=load.in_flight,
             hold_s=COLD_S,
         )
-        look = ScalerLook(target=there, running=self.running)
-        number = next_ask(need, look, Bounds(0, REPLICAS_MAX), self._changed_at, now)
+        status = ScalerStatus(target=there, running=self.running)
+        number = next_ask(need, status, Bounds(0, REPLICAS_MAX), self._changed_at, now)
         if number is not None:
             self._changed_at = now
             self._set(number, hour)

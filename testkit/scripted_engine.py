@@ -11,7 +11,7 @@ of the script, and `otherwise` once the script is used up. An answer is a sequen
     Cut.HANG         do nothing until the client goes away
 
 What is asked beside its /v1 (metrics, version, slots) takes nothing of the script: it is answered
-from `pages`, else 404, and recorded in `looks`.
+from `pages`, else 404, and recorded in `polls`.
 
 It records requests, and which of them the client abandoned, and lets a test wait for either: no
 test needs to sleep. It never checks what it is told to say.
@@ -122,7 +122,7 @@ class ScriptedEngine:
         """What is answered beside the script, by path."""
         if models is not None:
             self.pages["/v1/models"] = (reply({"data": [{"id": name} for name in models]}),)
-        self.looks: list[SeenRequest] = []
+        self.polls: list[SeenRequest] = []
         self.abandoned: list[SeenRequest] = []
         """Requests whose connection ended before the answer was written."""
         self.connections_opened = 0
@@ -237,7 +237,7 @@ class ScriptedEngine:
         is_page = request.path in self.pages or not request.path.startswith("/v1")
         if request.method != "GET" or not is_page:
             return self.next_answer(request)
-        self.looks.append(request)
+        self.polls.append(request)
         self.notify()
         return self.pages.get(request.path, (reply({"error": "no such page"}, 404),))
 

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.fleet.installation import Installation, bucket, database, engines, places
-from bench.fleet.look import Sample, answered, costs, disk_mb, load
 from bench.fleet.page import page
+from bench.fleet.sample import Sample, answered, costs, disk_mb, load
 from bench.fleet.traffic import Submitter
 from testkit.postgres import PostgresServer
 
@@ -37,7 +37,7 @@ APIS: Final = 3
 WORKERS: Final = 4
 AWAY_SHARE: Final = 8
 """One engine of so many is away."""
-LOOK_S: Final = 2.0
+POLL_S: Final = 2.0
 BACK_S: Final = 60.0
 TELL_EACH: Final = 15
 """Progress is told at each of so many looks."""
@@ -59,7 +59,7 @@ class Run:
         self._present: Sequence[int] = ()
         self._bound = 0.0
         self._began_s = self._changed_s = time.monotonic()
-        self._looked = 0
+        self._sampled = 0
         self._disk_mb = 0.0
 
     @property
@@ -98,18 +98,18 @@ class Run:
             await asyncio.to_thread(self._fleet.start, name)
             self.mark(f"{name} back")
 
-    async def looking(self, submitter: Submitter) -> None:
+    async def sampling(self, submitter: Submitter) -> None:
         """A sample now and then."""
         while True:
-            await asyncio.to_thread(self.look, submitter)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.to_thread(self.sample, submitter)
+            await asyncio.sleep(POLL_S)
 
-    def look(self, submitter: Submitter) -> None:
+    def sample(self, submitter: Submitter) -> None:
         self._count_bound()
         count, self.most_in_flight = answered(self._ports[0])
-        if self._looked % TELL_EACH == 0:
+        if self._sampled % TELL_EACH == 0:
             self._disk_mb = disk_mb(self._db[0].folder, self._fleet.folder)
-        self._looked += 1
+        self._sampled += 1
         claims, claims_ms, leases, database_ms = costs(*self._db)
         sample = Sample(
             at_s=self.now_s, answered=count, bound=self._bound, engines=len(self._present),
@@ -144,7 +144,7 @@ async def play(run: Run, submitter: Submitter, seconds: float) -> None:
     asyncio.get_running_loop().call_later(seconds, submitter.run_out)
     beside = [
         asyncio.create_task(work)
-        for work in (run.changes_go_on(), run.killing(submitter), run.looking(submitter))
+        for work in (run.changes_go_on(), run.killing(submitter), run.sampling(submitter))
     ]
     try:
         async with asyncio.timeout(seconds + END_S):
@@ -155,7 +155,7 @@ async def play(run: Run, submitter: Submitter, seconds: float) -> None:
                     batches.cancel()
                     await task
             await batches
-        run.look(submitter)
+        run.sample(submitter)
     finally:
         for task in beside:
             task.cancel()

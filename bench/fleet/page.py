@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
-from bench.fleet.look import Sample, rates
+from bench.fleet.samples import Sample, rates
 
 WIDTH: Final = 900
 HEIGHT: Final = 200

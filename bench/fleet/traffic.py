@@ -18,7 +18,7 @@ from bench.backend import MODEL
 CHAT: Final = "/v1/chat/completions"
 AT_ONCE: Final = 4
 """Batches that are unfinished at a time, so that work waits and the bucket stays small."""
-LOOK_S: Final = 2.0
+POLL_S: Final = 2.0
 AGAIN_S: Final = 1.0
 TRIES: Final = 120
 
@@ -74,7 +74,7 @@ class Submitter:
     async def reached(self, share: float) -> None:
         """Waits until that share of the lines is completed."""
         while self.found.completed < share * self._lines:  # noqa: ASYNC110 - batches are asked
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
     async def _batch(self, first: int, count: int, places: asyncio.Semaphore) -> None:
         try:
@@ -84,7 +84,7 @@ class Submitter:
             once = {"Idempotency-Key": f"{self._name}-{first}"}
             batch = await self._call("POST", "/batches", json=order, headers=once)
             while batch["status"] not in ("completed", "failed", "expired", "cancelled"):
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
                 batch = await self._call("GET", f"/batches/{batch['id']}")
                 self.found.unfinished[batch["id"]] = batch["request_counts"]["completed"]
             await self._check(batch, first, count)

@@ -21,7 +21,7 @@ from bench.vllm_race.work import MODEL
 
 READY_S: Final = 240.0
 WORK_S: Final = 300.0
-LOOK_S: Final = 0.1
+POLL_S: Final = 0.1
 BLOCK: Final = 128
 CACHE_BLOCKS: Final = 128
 """16,384 tokens of cache, half of the documents: that of a large model holds a part of many."""
@@ -111,7 +111,7 @@ def _wait(
     while not fact():
         if process.poll() not in (None, 0) or time.monotonic() > until_s:
             raise RuntimeError(log.read_text(errors="replace")[-3000:])
-        time.sleep(LOOK_S / 2)
+        time.sleep(POLL_S / 2)
 
 
 def end(process: "subprocess.Popen[Any]") -> None:
@@ -137,11 +137,11 @@ def watched(*roots: int) -> Iterator[Memory]:
     """Looks while the context lasts."""
     memory, is_over = Memory(), threading.Event()
 
-    def look() -> None:
-        while not is_over.wait(LOOK_S):
+    def poll() -> None:
+        while not is_over.wait(POLL_S):
             memory.peak_mb = max(memory.peak_mb, _resident_mb(roots))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=poll)
     thread.start()
     try:
         yield memory

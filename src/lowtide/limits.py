@@ -91,7 +91,7 @@ UPLOAD_STALL_S: Final = 60.0  # an upload that sends nothing for so long was lef
 REQUEST_HEAD_BYTES_MAX: Final = 76 * KIB  # address, headers and what parts them, as they come
 REQUEST_HEADERS_MAX: Final = 256  # fields of one request
 REQUEST_HEADER_COST_BYTES: Final = 200  # of memory for one field, however short it is
-REQUEST_SLICE_BYTES: Final = 16 * KIB  # of a head, parsed before the next look at what it costs
+REQUEST_SLICE_BYTES: Final = 16 * KIB  # of a head, parsed before the next check of what it costs
 BODY_SLICE_BYTES: Final = 64 * KIB  # the same of a body, which may have the next head behind it
 PIPELINE_MAX: Final = 16  # requests on one connection behind the one that is being answered
 REQUEST_HEAD_S: Final = 20.0  # for a whole head: one packet for most, seconds over a bad line
@@ -238,7 +238,7 @@ SUPPLY_LOW: Final = (
     CHUNK_REQUESTS_MAX // 2
 )  # requests of one organization: below it, more is looked for
 SUPPLY_AHEAD: Final = 4 * CHUNK_REQUESTS_MAX  # of all, besides CLAIM_AHEAD_S: as idle workers wait
-SUPPLY_LOOK_S: Final = 0.1  # between two looks for organizations of which nothing is leased
+SUPPLY_POLL_S: Final = 0.1  # between two looks for organizations of which nothing is leased
 SUPPLY_BYTES_MAX: Final = 64 * MIB  # of their lines, beside what others have in memory
 PREEMPT_AFTER_S: Final = 0.5  # of waiting at a full replica with less than half of one's share
 PREEMPT_PART: Final = 1 / 8  # of a replica's places, that change hands at a time
@@ -336,7 +336,7 @@ LIVE_LOAD_HIGH: Final = 0.25  # of an engine: from here on a batch is told that 
 CONTROL_POLL_S: Final = 0.5  # bursts of live traffic are answered within this
 CONTROL_READ_S: Final = 1.0  # for an engine to tell; a slower one counts as silent
 CONTROL_CONNECTIONS: Final = 2  # of their own, so that a full window delays no reading
-PROBE_S: Final = 30.0  # for one look at what an engine is; a busy one answers a call late
+PROBE_S: Final = 30.0  # for finding out what an engine is; a busy one answers a call late
 PROBE_AGAIN_S: Final = 5.0  # before an engine that did not answer is looked at again
 PROBE_SILENT_S: Final = 60.0  # the same for one that answered and told nothing
 STALE_POLLS: Final = 3  # missed in a row before an engine counts as silent
@@ -415,9 +415,9 @@ OWNERSHIP_IDLE_POLL_S: Final = 0.05  # how late a replica to be given up is foun
 # ---- finding engines ----
 SETTINGS_POLL_S: Final = 1.0  # between looks at the settings file; a change counts at the second
 SOURCE_NEWS_S: Final = 2.0  # from when a source could know to its list; work follows in a second
-SOURCE_POLL_S: Final = 0.5  # between two looks at a file or at Ray: a stat, a small GET
+SOURCE_POLL_S: Final = 0.5  # between two readings of a file or at Ray: a stat, a small GET
 SOURCE_READ_S: Final = 5.0  # for a source to answer; a slower one is told as stale
-SOURCE_AGAIN_S: Final = 1.0  # after a look that failed; what it knew goes on meanwhile
+SOURCE_AGAIN_S: Final = 1.0  # after a reading that failed; what it knew goes on meanwhile
 SOURCE_START_S: Final = 2.0  # for sources to tell their engines before the server says it is ready
 SOURCE_WATCH_S: Final = (
     30.0  # that Kubernetes may tell changes in one call; a dead one shows soon after
@@ -477,7 +477,7 @@ LIVE_OUTPUT_TOKENS_ASSUMED: Final = 256  # reserved for a request that bounds it
 DOWNLOADS_MAX: Final = 1_024  # in a process, half for one organization; a block and a connection
 # each, and a file that stays open as long as its reader takes
 DOWNLOADS_RETRY_AFTER_S: Final = 5
-LOOKS_AT_ONCE: Final = 8  # GETs that read the database, half for one organization; twice its
+READS_AT_ONCE: Final = 8  # GETs that read the database, half for one organization; twice its
 # readers, so that these are never idle
 CONTROL_BUCKETS_MAX: Final = 10_000  # organizations whose rate is remembered, 100 bytes each
 LIVE_BUCKETS_MAX: Final = 10_000  # rate limits remembered, one per key and model
@@ -497,7 +497,7 @@ FLEX_LINES_MAX: Final = CHUNK_REQUESTS_MAX  # of one gathered batch: it is one c
 FLEX_GATHER_BYTES_MAX: Final = 1 * MIB  # of lines; then it goes, so that no memory piles up
 FLEX_HOLD_S: Final = 900.0  # what OpenAI tells its clients to set as their time-out for flex
 FLEX_HELD_MAX: Final = 8_192  # per process, half for one organization; each holds a connection
-FLEX_LOOK_S: Final = (
+FLEX_POLL_S: Final = (
     0.5  # between two looks for results that nobody announced; half of a commit interval
 )
 FLEX_KEEP_S: Final = 3600  # what a held call leaves behind: its caller has it, nobody can list it
@@ -585,7 +585,7 @@ BATCH_FAILURES_MIN: Final = 3  # fewer in that span are the noise of any engine
 METRIC_VALUES_MAX: Final = 500  # names of replicas, or of models, in metrics; the rest is "other"
 METRIC_CODES_MAX: Final = 50  # codes of outcomes in metrics: ours are two dozen
 METRIC_METHODS_MAX: Final = 12  # HTTP methods in metrics: a client may make up any word
-OVERVIEW_S: Final = 15.0  # between two looks at all batches; metrics are scraped about as often
+OVERVIEW_S: Final = 15.0  # between two readings of all batches; metrics are scraped about as often
 OVERVIEW_BATCHES_MAX: Final = 200  # whose reasons are looked at, those due first
 WAITING_LINE_S: Final = 30.0  # per worker, on average, between log lines about waiting batches
 WAITING_LINES_BURST: Final = 20  # ... and so many at once; the rest is counted
@@ -640,7 +640,9 @@ GGUF_ARRAY_BYTES_MAX: Final = 64 * MIB  # the same for an array of numbers
 
 # ---- the command line ----
 CLIENT_CONNECT_TIMEOUT_S: Final = 5.0  # a server that is there answers at once
-LOCAL_ENGINE_LOOK_S: Final = 2.0  # one that runs on this machine answers at once, if it is not busy
+LOCAL_ENGINE_PROBE_S: Final = (
+    2.0  # one that runs on this machine answers at once, if it is not busy
+)
 CLIENT_READ_TIMEOUT_S: Final = 60.0  # between two pieces of an answer
 CLIENT_PARTS_ABOVE_BYTES: Final = 512 * MIB  # a file that is worth sending part by part
 CLIENT_TRIES_MAX: Final = 6  # of one call; with the back-off below about half a minute
@@ -707,18 +709,20 @@ IDEMPOTENCY_KEY_CHARS_MAX: Final = 255  # visible ASCII; clients send UUIDs
 IDEMPOTENCY_FORGET_ROWS: Final = 10  # old keys that go with each new one
 
 # ---- history ----
-HISTORY_S: Final = 5.0  # between two looks at what was done; a worker that is killed loses as much
+HISTORY_S: Final = (
+    5.0  # between two readings of what was done; a worker that is killed loses as much
+)
 HISTORY_BUCKET_S: Final = 5  # of a batch's first half hour; it doubles as the batch gets older
 HISTORY_BUCKETS_MAX: Final = 300  # of one batch: a point for each two pixels, 10 KB
 HISTORY_SPREAD_S: Final = 60.0  # work that is seen late was done in so long a time before
-HISTORY_KEEP_S: Final = 30 * 86_400  # after the last look; no window is as long
+HISTORY_KEEP_S: Final = 30 * 86_400  # after the last reading; no window is as long
 HISTORY_FORGET_EVERY_S: Final = 600.0  # between two looks for older rows
 HISTORY_FORGET_ROWS: Final = 1_000  # in one transaction
 REPLICA_BUCKET_S: Final = 30  # of a replica's history: 120 in an hour, two pixels each
 REPLICA_HISTORY_KEEP_S: Final = 36 * 3600  # a night and the day before it; 4,320 buckets
 REPLICA_SPANS_MAX: Final = 300  # of a replica that are answered: a longer time has longer ones
-REPLICA_LOOK_S: Final = 1.0  # between two looks at a replica's state: giving way lasts seconds
-REPLICA_LOOK_S_MAX: Final = 5.0  # a longer time between two says nothing of the state meanwhile
+REPLICA_SAMPLE_S: Final = 1.0  # between two readings of a replica's state: giving way lasts seconds
+REPLICA_SAMPLE_S_MAX: Final = 5.0  # a longer time between two says nothing of the state meanwhile
 REPLICA_PENDING_BUCKETS: Final = 20  # ten minutes that wait in memory while the store is away
 BATCH_PARTS_MAX: Final = 500  # cells of the strip that shows which parts of a batch have run
 BATCH_NOTES_MAX: Final = 200  # of one batch, the newest: a worker that flaps must not fill a table

@@ -21,7 +21,7 @@ WAVE_S: Final = 240.0
 """Seconds from one rush of live calls to the next."""
 CALLS_PER_S: Final = (0.4, 5.0)
 """Live calls a second in the quiet, and at the height of a rush."""
-LOOK_S: Final = 15.0
+POLL_S: Final = 15.0
 KEPT: Final = 6
 
 
@@ -82,7 +82,7 @@ async def _turns(client: DemoClient) -> None:
     """A large file to validate, then a short batch, again and again."""
     own: list[str] = []
     for turn in range(1_000_000):
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_S)
         with suppress(httpx.HTTPError):
             await asyncio.to_thread(_turn, client, turn, own)
 

@@ -266,7 +266,7 @@ class SimClient:
     async def _follow(self) -> None:
         batch_id = self._batch.id
         while True:
-            seen = await self._insist(lambda node: self._look(node, batch_id))
+            seen = await self._insist(lambda node: self._fetch(node, batch_id))
             self._check_progress(self._batch, seen)
             self._wish.batch = seen
             if self._wish.reads and await self._read_along(seen) and seen.status in TERMINAL:
@@ -275,7 +275,7 @@ class SimClient:
                 return
             await asyncio.sleep(_POLL_S * self._random.random())
 
-    async def _look(self, node: Node, batch_id: str) -> Batch:
+    async def _fetch(self, node: Node, batch_id: str) -> Batch:
         """Looks at the batch as a person does who watches it: where nothing moves, there has to be
         a reason. A new state is a move as well: a last outcome may wait long for its commit, and
         has a reason for that.

@@ -114,7 +114,7 @@ class InvariantCheck:
         self.commits += 1
         try:
             for row in self._db.execute(_BATCH):
-                self._look(row)
+                self._check(row)
         except Violation as violation:
             self.fail(violation)
 
@@ -123,16 +123,16 @@ class InvariantCheck:
         if not self.broken.done():
             self.broken.set_exception(violation)
 
-    def _look(self, row: tuple[Any, ...]) -> None:
+    def _check(self, row: tuple[Any, ...]) -> None:
         batch_id, status, swept_at = row[0], row[1], row[9]
         self.begun_at_s.setdefault(batch_id, asyncio.get_running_loop().time())
         seen = self._seen.setdefault(batch_id, _Seen((batch_id, "validating", *row[2:])))
         if swept_at is not None or (seen.row == row and status in TERMINAL):
             return
         if seen.row != row:
-            self._look_at_batch(seen.row, row)
-        self._look_at_slices(batch_id, seen)
-        self._look_at_chunks(batch_id, seen)
+            self._check_batch(seen.row, row)
+        self._check_slices(batch_id, seen)
+        self._check_chunks(batch_id, seen)
         if seen.row != row:
             self._sums_agree(row, seen)
             self._moved_at_s[batch_id] = asyncio.get_running_loop().time()
@@ -142,14 +142,14 @@ class InvariantCheck:
                 self._require(events > 0, f"{batch_id} ended without an event")
         seen.row = row
 
-    def _look_at_batch(self, before: tuple[Any, ...], row: tuple[Any, ...]) -> None:
+    def _check_batch(self, before: tuple[Any, ...], row: tuple[Any, ...]) -> None:
         old, new = before[1], row[1]
         steps: Mapping[Any, Status] = TRANSITIONS[old]
         self._require(new == old or new in steps.values(), f"{row[0]} went {old} -> {new}")
         fell = [pair for pair in zip(before[2:9], row[2:9], strict=True) if pair[1] < pair[0]]
         self._require(not fell, f"{row[0]}: counts fell: {before} -> {row}")
 
-    def _look_at_slices(self, batch_id: str, seen: _Seen) -> None:
+    def _check_slices(self, batch_id: str, seen: _Seen) -> None:
         for seq, chunk_seq, segment, completed, failed, ok_before, bad_before in self._db.execute(
             _NEW_SLICES, (batch_id, seen.slices)
         ):
@@ -167,7 +167,7 @@ class InvariantCheck:
             seen.completed += completed
             seen.failed += failed
 
-    def _look_at_chunks(self, batch_id: str, seen: _Seen) -> None:
+    def _check_chunks(self, batch_id: str, seen: _Seen) -> None:
         settled = 0
         for seq, state, token, count, chunk_settled, done in self._db.execute(_CHUNKS, (batch_id,)):
             bits = int.from_bytes(done, "little")

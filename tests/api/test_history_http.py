@@ -55,7 +55,7 @@ def test_rates_add_up_to_the_counts_whether_or_not_somebody_looked(env: Env) -> 
     store, clock = env.http_api.store, env.http_api.clock
     for is_looked_at in (False, True):
         if is_looked_at:
-            env.http_api.run(store.history.look([batch_id], clock.now()))
+            env.http_api.run(store.history.advance([batch_id], clock.now()))
         found = rates(env, batch_id)
         assert sum(each["completed"] for each in found) == 2
         assert sum(each["output_tokens"] for each in found) == 6
@@ -79,7 +79,7 @@ def test_what_a_cancelled_batch_never_ran_is_no_failure_of_its_history(env: Env)
     batch_id = create(env)
     env.plan()
     env.settle(batch_id, ok=[1], bad=[2])
-    env.http_api.run(env.http_api.store.history.look([batch_id], env.http_api.clock.now()))
+    env.http_api.run(env.http_api.store.history.advance([batch_id], env.http_api.clock.now()))
     env.post({}, f"/v1/batches/{batch_id}/cancel")
     env.settle(batch_id)
     env.assemble()

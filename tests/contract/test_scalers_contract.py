@@ -18,10 +18,10 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def test_what_was_asked_for_is_told_by_the_next_look_and_runs(place: Place) -> None:
     scaler = place.scaler()
-    assert (await scaler.look()).target == 0
+    assert (await scaler.read()).target == 0
     for number in (2, 3, 1, 0, 1):
         await scaler.ask(number)
-        assert (await scaler.look()).target == number
+        assert (await scaler.read()).target == number
         await place.has(number)
     await scaler.aclose()
 
@@ -31,7 +31,7 @@ async def test_an_ask_that_comes_again_changes_nothing(place: Place) -> None:
     for _ in range(3):
         await scaler.ask(2)
     await place.has(2)
-    assert (await scaler.look()).target == 2
+    assert (await scaler.read()).target == 2
     await scaler.aclose()
 
 
@@ -43,7 +43,7 @@ async def test_what_runs_outlives_the_adapter_and_is_not_started_again_by_the_ne
     await place.has(1)
     await first.aclose()
     second = place.scaler()
-    assert (await second.look()).target == 1
+    assert (await second.read()).target == 1
     await second.ask(1)
     await place.has(1)
     await second.ask(0)
@@ -57,7 +57,7 @@ async def test_a_look_and_a_check_change_nothing(place: Place) -> None:
     await place.has(0)
     await scaler.ask(1)
     await scaler.check()
-    await scaler.look()
+    await scaler.read()
     await place.has(1)
     await scaler.aclose()
 
@@ -67,24 +67,24 @@ async def test_a_place_that_is_broken_is_an_error_and_no_zero(place: Place) -> N
     await scaler.ask(1)
     await place.has(1)
     await place.break_down()
-    for act in (scaler.look(), scaler.ask(0), scaler.ask(2), scaler.check()):
+    for act in (scaler.read(), scaler.ask(0), scaler.ask(2), scaler.check()):
         with pytest.raises(ScalerError) as error:
             await act
         assert str(error.value)
     await place.mend()
-    assert (await scaler.look()).target == 1
+    assert (await scaler.read()).target == 1
     await place.has(1)
     await scaler.aclose()
 
 
 async def test_a_call_that_is_cancelled_leaves_the_scaler_usable(place: Place) -> None:
     scaler = place.scaler()
-    for act in (scaler.look, lambda: scaler.ask(1), scaler.look):
+    for act in (scaler.read, lambda: scaler.ask(1), scaler.read):
         cut = asyncio.create_task(act())
         await asyncio.sleep(0)
         cut.cancel()
         await asyncio.gather(cut, return_exceptions=True)
     await scaler.ask(1)
-    assert (await scaler.look()).target == 1
+    assert (await scaler.read()).target == 1
     await place.has(1)
     await scaler.aclose()

@@ -12,7 +12,7 @@ from lowtide.ports.sources import Listing, SourceError
 from testkit.patience import PATIENCE_S
 
 A, B, C = Entry("a", "10.0.0.1"), Entry("b", "10.0.0.2"), Entry("c", "10.0.0.3")
-LOOKS_MAX = 8
+READS_MAX = 8
 """A source may see a change at its second look, and read it at the third."""
 
 
@@ -23,15 +23,15 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await opened.source.aclose()
 
 
-async def look(place: Place) -> Listing:
+async def read(place: Place) -> Listing:
     async with asyncio.timeout(PATIENCE_S):
-        return await place.source.look()
+        return await place.source.read()
 
 
 async def told(place: Place, wanted: Sequence[Entry]) -> Listing:
     """Looks until the place tells these engines, a few times at most."""
-    for _ in range(LOOKS_MAX):
-        listing = await look(place)
+    for _ in range(READS_MAX):
+        listing = await read(place)
         if shown(listing.engines) == sorted(map(place.engine, wanted)):
             return listing
     raise AssertionError(f"{shown(listing.engines)} and not {wanted}")
@@ -39,9 +39,9 @@ async def told(place: Place, wanted: Sequence[Entry]) -> Listing:
 
 async def broken(place: Place) -> SourceError:
     """Looks until the place is found to be broken."""
-    for _ in range(LOOKS_MAX):
+    for _ in range(READS_MAX):
         try:
-            await look(place)
+            await read(place)
         except SourceError as error:
             return error
     raise AssertionError("a place that says nothing is taken for one without engines")
@@ -49,7 +49,7 @@ async def broken(place: Place) -> SourceError:
 
 async def test_the_first_look_tells_the_whole_list_at_once(place: Place) -> None:
     await place.put([A, B, C])
-    assert shown((await look(place)).engines) == sorted(map(place.engine, [A, B, C]))
+    assert shown((await read(place)).engines) == sorted(map(place.engine, [A, B, C]))
 
 
 async def test_each_list_is_whole_after_engines_have_come_and_gone(place: Place) -> None:
@@ -103,7 +103,7 @@ async def test_a_look_that_is_cancelled_leaves_the_source_usable(place: Place) -
     await place.put([A])
     await told(place, [A])
     for _ in range(3):
-        cut = asyncio.create_task(place.source.look())
+        cut = asyncio.create_task(place.source.read())
         await asyncio.sleep(0)
         cut.cancel()
         await asyncio.gather(cut, return_exceptions=True)

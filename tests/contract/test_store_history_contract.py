@@ -38,15 +38,15 @@ async def test_looks_add_up_to_what_commits_have_counted(
 ) -> None:
     batch = await world.running(("m", 4), ("m", 4))
     assert await history.of_batch(batch.id) is None
-    assert await history.look([batch.id, "batch_unknown"], world.now) == 0, "nothing is done yet"
+    assert await history.advance([batch.id, "batch_unknown"], world.now) == 0, "nothing is done yet"
     first, second = await world.claim()
     world.pass_time(10)
     await world.settle(first, failed=1)
-    assert await history.look([batch.id], world.now) == 1
-    assert await history.look([batch.id], world.now) == 0, "it has not moved since"
+    assert await history.advance([batch.id], world.now) == 1
+    assert await history.advance([batch.id], world.now) == 0, "it has not moved since"
     world.pass_time(10)
     await world.settle(second)
-    assert await history.look([batch.id], world.now) == 1
+    assert await history.advance([batch.id], world.now) == 1
     assert await done_in(history, batch.id) == BatchTotals(7, 1, 70, 35)
     found = await history.of_batch(batch.id)
     assert found is not None and found.begun_at == batch.in_progress_at
@@ -65,7 +65,7 @@ async def test_two_workers_that_look_at_once_count_nothing_twice(
     try:
         await asyncio.gather(
             *(
-                place.look(order, world.now + timedelta(seconds=number))
+                place.advance(order, world.now + timedelta(seconds=number))
                 for number in range(3)
                 for place, order in ((history, ids), (other.history, ids[::-1]))
             )
@@ -84,11 +84,11 @@ async def test_a_batch_that_has_ended_is_looked_at_no_more(
     batch = await world.running(("m", 4))
     lease = await world.claim_one()
     await world.commit(outcomes(lease, [0]), held=[lease])
-    await history.look([batch.id], world.now)
+    await history.advance([batch.id], world.now)
     await world.store.batches.cancel(batch.project_id, batch.id, world.now)
     await world.commit(released=[lease])
     assert (await world.assemble(batch)).counts.failed == 3
-    assert await history.look([batch.id], world.now) == 0
+    assert await history.advance([batch.id], world.now) == 0
     assert await done_in(history, batch.id) == BatchTotals(1, 0, 10, 5)
 
 
@@ -183,7 +183,7 @@ async def test_what_is_old_is_forgotten_and_what_is_not_stays(
     for lease in await world.claim():
         await world.settle(lease)
     for batch, at in ((old, NOON), (new, NOON + timedelta(days=2))):
-        assert await history.look([batch.id], at) == 1
+        assert await history.advance([batch.id], at) == 1
         change = BatchChange(metadata={"night": batch.id})
         await world.store.steering.change(batch.project_id, batch.id, change, at)
     still = await world.running(("n", 4))
@@ -201,7 +201,7 @@ async def test_a_deleted_batch_leaves_no_history(
 ) -> None:
     batch = await world.running(("m", 4))
     await world.settle(await world.claim_one())
-    await history.look([batch.id], world.now)
+    await history.advance([batch.id], world.now)
     where = (batch.project_id, batch.id)
     await world.store.batches.cancel(*where, world.now)
     await world.assemble(batch)

@@ -46,7 +46,7 @@ async def test_what_one_process_took_is_not_there_for_the_next(rates: LiveRateSt
 
 async def test_a_pool_fills_by_the_time_that_passed(rates: LiveRateStore) -> None:
     await rates.exchange("a", [report(-60, 0)], **after(0))
-    assert (await rates.look(**after(9))).changed == {POOL: Pool(NOON, 0.0, None)}
+    assert (await rates.read(**after(9))).changed == {POOL: Pool(NOON, 0.0, None)}
     told = await rates.exchange("a", [report(0, 0)], **after(10))
     assert told.changed[POOL].requests == 10.0
     told = await rates.exchange("a", [report(0, 0)], **after(9))  # a clock that is a little behind
@@ -59,7 +59,7 @@ async def test_only_pools_that_changed_since_are_told(rates: LiveRateStore) -> N
     await rates.exchange("a", [report(-1, 0)], **after(0))
     await rates.exchange("a", [report(-1, 0, name=OTHER)], **after(5))
     since = NOON + timedelta(seconds=5)
-    told = await rates.look(since=since, now=since)
+    told = await rates.read(since=since, now=since)
     assert list(told.changed) == [OTHER]
     told = await rates.exchange("a", [report(0, 0)], since=since, now=since)
     assert sorted(told.changed) == [POOL, OTHER]
@@ -68,7 +68,7 @@ async def test_only_pools_that_changed_since_are_told(rates: LiveRateStore) -> N
 async def test_a_pool_that_is_full_again_is_forgotten(rates: LiveRateStore) -> None:
     await rates.exchange("a", [report(-600, 0)], **after(0))
     await rates.exchange("a", [], **after(LIVE_POOL_KEEP_S))
-    assert POOL in (await rates.look(**after(LIVE_POOL_KEEP_S))).changed
+    assert POOL in (await rates.read(**after(LIVE_POOL_KEEP_S))).changed
     told = await rates.exchange("a", [], **after(LIVE_POOL_KEEP_S + 1))
     assert told.changed == {}
 
@@ -77,7 +77,7 @@ async def test_a_process_that_stopped_gave_back_what_it_held(rates: LiveRateStor
     await rates.exchange("a", [], **after(0))
     await rates.exchange("b", [report(0, 30)], **after(0))
     await rates.leave("b", [report(25, 0)], NOON)
-    told = await rates.look(**after(0))
+    told = await rates.read(**after(0))
     assert (told.processes, told.changed) == (1, {POOL: Pool(NOON, 55.0, None)})
 
 
@@ -88,11 +88,11 @@ async def test_a_process_that_died_counts_no_more_after_a_time(rates: LiveRateSt
     assert told.processes == 2
     told = await rates.exchange("a", [report(0, 60)], **after(LIVE_SHARE_GONE_S + 1))
     assert told.processes == 1
-    assert (await rates.look(**after(LIVE_SHARE_GONE_S + 30))).processes == 1
+    assert (await rates.read(**after(LIVE_SHARE_GONE_S + 30))).processes == 1
 
 
 async def test_a_look_writes_nothing_down(rates: LiveRateStore) -> None:
-    told = await rates.look(**after(0))
+    told = await rates.read(**after(0))
     assert (told.processes, told.taken, told.changed) == (1, {}, {})
     assert (await rates.exchange("a", [], **after(0))).processes == 1
 
@@ -117,4 +117,4 @@ async def test_processes_that_report_at_once_share_one_pool(
     for name in (POOL, *(each.name for each in many)):
         taken = [each.taken[name]["requests"] for each in told]
         assert sorted(taken, reverse=True) == [30.0, 15.0, 7.5, 3.75, 1.875, 1.0]
-    assert (await rates.look(**after(0))).changed[POOL].requests == 60 - 59.125
+    assert (await rates.read(**after(0))).changed[POOL].requests == 60 - 59.125

@@ -26,7 +26,7 @@ from testkit.patience import PATIENCE_S
 ROOT: Final = Path(__file__).parents[2]
 SERVER_PORT: Final = 8000
 _STOP_S: Final = 10.0
-_LOOK_S: Final = 0.05
+_POLL_S: Final = 0.05
 _DRIVER: Final = """
 import sys, traceback
 names = {"__name__": "__main__"}
@@ -216,7 +216,7 @@ class Session:
         await self._run(f"{self._here(command)} >'{log}' 2>&1 &\n")
         async with asyncio.timeout(PATIENCE_S):
             while not _listens(port):  # noqa: ASYNC110 - another process tells of no event
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(_POLL_S)
 
 
 _BACKUPS: Final = re.compile(r"(?<![\w.])/backup/")
@@ -245,7 +245,7 @@ async def _end(process: Process) -> None:
     end = asyncio.get_running_loop().time() + _STOP_S
     with suppress(ProcessLookupError):
         while asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(_LOOK_S)  # no event tells of the end of a child's child
+            await asyncio.sleep(_POLL_S)  # no event tells of the end of a child's child
             os.killpg(process.pid, 0)
         os.killpg(process.pid, signal.SIGKILL)
     await process.communicate()

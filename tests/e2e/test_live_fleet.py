@@ -51,7 +51,7 @@ async def test_a_call_at_one_api_process_counts_at_the_other(
             api(tmp_path / "2", postgres_url, engine.url)
         )
         now = SystemClock().now()
-        assert (await store.live_rates.look(since=now, now=now)).processes == 2
+        assert (await store.live_rates.read(since=now, now=now)).processes == 2
         answers = [await first.post(CHAT, json=ASKED) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200] * 5
         async with asyncio.timeout(PATIENCE_S):

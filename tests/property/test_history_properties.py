@@ -11,7 +11,7 @@ from lowtide.core.history.batch_history import NOTHING, BatchHistory, BatchTotal
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 growth = st.builds(BatchTotals, *(st.integers(0, 10_000) for _ in range(4)))
 pauses = st.one_of(st.floats(0, 12), st.floats(0, 90), st.floats(0, 5 * 86_400))
-looks = st.lists(st.tuples(pauses, growth, st.booleans()), max_size=80)
+readings = st.lists(st.tuples(pauses, growth, st.booleans()), max_size=80)
 
 
 def added_up(history: BatchHistory) -> BatchTotals:
@@ -21,7 +21,7 @@ def added_up(history: BatchHistory) -> BatchTotals:
     return total
 
 
-@given(looks)
+@given(readings)
 def test_buckets_add_up_to_the_counters_and_stay_few(
     story: list[tuple[float, BatchTotals, bool]],
 ) -> None:
@@ -46,7 +46,7 @@ def test_buckets_add_up_to_the_counters_and_stay_few(
     assert total == totals
 
 
-@given(looks, st.floats(0, 20 * 86_400))
+@given(readings, st.floats(0, 20 * 86_400))
 def test_a_history_is_the_same_whether_it_was_widened_once_or_on_the_way(
     story: list[tuple[float, BatchTotals, bool]], later_s: float
 ) -> None:

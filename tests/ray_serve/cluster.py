@@ -25,7 +25,7 @@ BIN: Final = Path(sys.executable).parent
 APPLICATION: Final = "llm"
 DEPLOYMENT: Final = "Engine"
 PATIENCE_S: Final = 240.0
-LOOK_S: Final = 0.05
+POLL_S: Final = 0.05
 T = TypeVar("T")
 
 
@@ -36,7 +36,7 @@ def until(fact: Callable[[], T | None], what: str) -> T:
         found = fact()
         if found:
             return found
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     raise TimeoutError(f"after {PATIENCE_S:g} s: {what}")
 
 

@@ -1,8 +1,8 @@
 """The port to history: how fast batches went, what happened to them, and what replicas did.
 
 Same contract as ports/store.py: each method one transaction, foreign exceptions mapped. Nothing is
-decided by these records; a process that dies loses the looks that it had not written. Rows are kept
-for `HISTORY_KEEP_S` after the last look, those of replicas for `REPLICA_HISTORY_KEEP_S`.
+decided by these records; a process that dies loses the readings that it had not written. Rows are
+kept for `HISTORY_KEEP_S` after the last reading, those of replicas for `REPLICA_HISTORY_KEEP_S`.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ from lowtide.core.history.replica_history import ReplicaRow
 class HistoryStore(Protocol):
     """What was done when. Readers have made sure that the batch is the caller's."""
 
-    async def look(self, batch_ids: Collection[str], now: datetime) -> int:
+    async def advance(self, batch_ids: Collection[str], now: datetime) -> int:
         """Moves the histories of these batches on to their counters as they are; how many changed.
 
         Batches of single calls have none. Several workers may look at one batch: what its counters
@@ -27,7 +27,7 @@ class HistoryStore(Protocol):
         ...
 
     async def of_batch(self, batch_id: str) -> BatchHistory | None:
-        """The history up to the last look; None: there was none yet."""
+        """The history up to the last reading; None: there was none yet."""
         ...
 
     async def of_batches(self, batch_ids: Collection[str]) -> dict[str, BatchHistory]:

@@ -23,7 +23,7 @@ class LiveRateStore(Protocol):
         """
         ...
 
-    async def look(self, *, since: datetime, now: datetime) -> Exchange:
+    async def read(self, *, since: datetime, now: datetime) -> Exchange:
         """The same without a report; nothing is taken."""
         ...
 

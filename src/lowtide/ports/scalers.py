@@ -5,10 +5,10 @@ core/replicas/scaler_asks.py. The adapters are in engines/scalers/. What every a
 (tests/contract/test_scalers_contract.py):
 
 - `ask` is for a number and never for a difference, so one that comes twice does no harm, and
-  neither does one that was lost: the next look tells.
-- After an `ask` that ended well, `look` tells that target, whoever looks.
-- A look changes no number. A place that cannot be read, says nothing or says what makes no sense is
-  a `ScalerError`, never a zero.
+  neither does one that was lost: the next reading tells.
+- After an `ask` that ended well, `read` returns that target, whoever reads.
+- A reading changes no number. A place that cannot be read, says nothing or says what makes no sense
+  is a `ScalerError`, never a zero.
 - Nothing is touched that the settings do not name, and nothing is started or stopped by opening or
   closing the adapter: what runs goes on.
 - A call that is cancelled leaves the scaler usable.
@@ -19,7 +19,7 @@ that sleeps.
 
 from typing import Protocol
 
-from lowtide.core.replicas.scaler_asks import ScalerLook
+from lowtide.core.replicas.scaler_asks import ScalerStatus
 
 
 class ScalerError(Exception):
@@ -29,7 +29,7 @@ class ScalerError(Exception):
 class Scaler(Protocol):
     """One place that runs replicas of some models."""
 
-    async def look(self) -> ScalerLook:
+    async def read(self) -> ScalerStatus:
         """What the place has. Raises ScalerError."""
         ...
 

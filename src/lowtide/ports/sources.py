@@ -4,13 +4,13 @@ The loop (loops/replicas/sources.py) asks each source again and again; what foll
 core/replicas/found_engines.py. The adapters are in engines/sources/. What every adapter guarantees
 (tests/contract/test_sources_contract.py):
 
-- `look` tells the whole list, never a difference, so one that was missed does no harm.
-- The first look tells at once. A later one may wait for news, and then tells within
+- `read` returns the whole list, never a difference, so one that was missed does no harm.
+- The first reading tells at once. A later one may wait for news, and then tells within
   `limits.SOURCE_NEWS_S` of when they could be known.
 - A place that cannot be read, says nothing or says what makes no sense is a `SourceError`, never an
   empty list. Only a place that says itself that there is no engine gives one.
 - The same engine has the same name in every list, whatever its address.
-- A look that is cancelled leaves the source usable.
+- A reading that is cancelled leaves the source usable.
 """
 
 from typing import Protocol
@@ -34,7 +34,7 @@ class Listing(msgspec.Struct, frozen=True):
 class EngineSource(Protocol):
     """One place where engines are found."""
 
-    async def look(self) -> Listing:
+    async def read(self) -> Listing:
         """See above. Raises SourceError."""
         ...
 

@@ -2,7 +2,7 @@
 takes writes, and it was not told to stop.
 
 `GET /ready` asks; load balancers and Kubernetes do so every few seconds, and anyone may. So one
-look at the storage serves every caller within `limits.READY_FRESH_S`, and what is told names no
+reading of the storage serves every caller within `limits.READY_FRESH_S`, and what is told names no
 address; the log says the reason once, and later that the storage is back. Engines do not count: a
 batch waits for those without any harm.
 """
@@ -45,7 +45,7 @@ class Readiness:
         self._blobs = blobs
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._looked_at_s: float | None = None
+        self._checked_at_s: float | None = None
         self._missing: dict[str, str] = {}
         self._is_draining = False
 
@@ -64,16 +64,16 @@ class Readiness:
             raise LowtideError("server_stopping", "This server is stopping; ask another one.")
         async with self._turn:
             if self._is_stale():
-                await self._look()
-                self._looked_at_s = self._clock.monotonic()
+                await self._check_storage()
+                self._checked_at_s = self._clock.monotonic()
         if self._missing:
             raise LowtideError("storage_unavailable", " ".join(self._missing.values()))
 
     def _is_stale(self) -> bool:
-        at = self._looked_at_s
+        at = self._checked_at_s
         return at is None or self._clock.monotonic() - at >= limits.READY_FRESH_S
 
-    async def _look(self) -> None:
+    async def _check_storage(self) -> None:
         answers = await asyncio.gather(
             _missing("database", self._ask_database()),
             _missing("object store", self._blobs.size(_NOWHERE)),

@@ -98,14 +98,14 @@ class ScaleService:
         self._hold_s = hold_s
         self._histories: dict[str, ReplicaStarts] = {}
         self._seen: tuple[float, Mapping[str, ModelScale]] | None = None
-        self._looking = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     async def all(self) -> Mapping[str, ModelScale]:
         """What each model needs that is known here. Raises StoreError."""
-        async with self._looking:
+        async with self._reading:
             now_s = self._clock.monotonic()
             if self._seen is None or now_s - self._seen[0] >= limits.STANDING_FRESH_S:
-                self._seen = now_s, await self._look()
+                self._seen = now_s, await self._read()
             return self._seen[1]
 
     async def of(self, model: str) -> ModelScale | None:
@@ -129,7 +129,7 @@ class ScaleService:
             if each.comes_and_goes and not each.present and (each.needed or each.wanted.wake_at)
         }
 
-    async def _look(self) -> dict[str, ModelScale]:
+    async def _read(self) -> dict[str, ModelScale]:
         reading = await self._readings.latest()
         reports = await self._standings.reports()
         now = self._clock.now()

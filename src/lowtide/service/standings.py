@@ -3,7 +3,7 @@
 Called by service/batches/batches.py for the reason of a batch. The reports are read at most once in
 `STANDING_FRESH_S`, however many clients watch; this process's own worker is asked itself, so that a
 server that is one process tells what is, not what was written. Invariant: while the store is away
-the last look stands, with its age counted; how old a report is does not depend on its worker's
+the last reading stands, with its age counted; how old a report is does not depend on its worker's
 clock.
 """
 

@@ -31,7 +31,7 @@ class SqlHistory:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def look(self, batch_ids: Collection[str], now: datetime) -> int:
+    async def advance(self, batch_ids: Collection[str], now: datetime) -> int:
         if not batch_ids:
             return 0
         async with self._db.write() as conn:

@@ -48,7 +48,7 @@ class SqlLiveRates:
             changed = await _changed(conn, since) | settled
         return Exchange(processes=processes, taken=taken, changed=changed)
 
-    async def look(self, *, since: datetime, now: datetime) -> Exchange:
+    async def read(self, *, since: datetime, now: datetime) -> Exchange:
         async with self._db.read() as conn:
             processes = await _processes(conn, now)
             return Exchange(processes=processes, taken={}, changed=await _changed(conn, since))

@@ -1,6 +1,6 @@
 """`ports.retries.RetryStore` over SQL.
 
-Invariant: who adds a retry holds its tree's lock from the look at the tree to the end of the
+Invariant: who adds a retry holds its tree's lock from the reading of the tree to the end of the
 transaction, so two retries of one tree never both find it at rest.
 """
 

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from lowtide.core.batches.batch import TRANSITIONS
 from lowtide.core.reporting.overview import Overview
-from lowtide.core.reporting.replica_watch import Look
+from lowtide.core.reporting.replica_watch import ReplicaSnapshot
 from lowtide.core.reporting.tally import SUCCEEDED, Tallies, Tally
 from lowtide.telemetry.labels import CODES, MODELS, REPLICAS
 
@@ -88,15 +88,18 @@ class WorkMetrics:
             self._show_tally(replica, model, tally)
 
     def show_replicas(
-        self, looks: Iterable[Look], conditions: Mapping[str, str], connections: Mapping[str, int]
+        self,
+        snapshots: Iterable[ReplicaSnapshot],
+        conditions: Mapping[str, str],
+        connections: Mapping[str, int],
     ) -> None:
         """Shows the replicas as they are, and removes those that have left."""
         names = {}
-        for look in looks:
-            name = names[look.replica.name] = REPLICAS.of(look.replica.name)
-            CIRCUIT_OPEN.labels(name).set(look.is_open)
-            CONNECTIONS.labels(name).set(connections.get(look.replica.name, 0))
-            self._show_condition(name, conditions.get(look.replica.name, "ready"))
+        for snapshot in snapshots:
+            name = names[snapshot.replica.name] = REPLICAS.of(snapshot.replica.name)
+            CIRCUIT_OPEN.labels(name).set(snapshot.is_open)
+            CONNECTIONS.labels(name).set(connections.get(snapshot.replica.name, 0))
+            self._show_condition(name, conditions.get(snapshot.replica.name, "ready"))
         for gone in self._conditions.keys() - set(names.values()):
             CONDITION.remove(gone, self._conditions.pop(gone))
             CIRCUIT_OPEN.remove(gone)
@@ -136,7 +139,7 @@ class WorkMetrics:
 
 
 class OverviewMetrics:
-    """Shows what a look at the store found."""
+    """Shows what a reading of the store found."""
 
     def show(self, overview: Overview) -> None:
         for state in TRANSITIONS:

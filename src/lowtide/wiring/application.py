@@ -178,7 +178,7 @@ def _worker(
         outcomes,
         shared=None if is_single_machine(settings) else replicas.shared,
         controlled=replicas.controlled,
-        on_commit=replies.look,
+        on_commit=replies.resume_waiting,
         places=places,
     )
     replicas.follow(worker)

@@ -31,7 +31,7 @@ async def flex_results(
     """
     if is_single_machine(settings):
         await flex.forget_lost()  # the lock says: that process is gone, and its callers with it
-    parts: list[Loop] = [FlexResultsLoop(flex.look)]
+    parts: list[Loop] = [FlexResultsLoop(flex.deliver_results)]
     if alone:
         parts.append(ListenLoop(store.wakeups, lambda _: wakeups.wake("flex-results")))
     loops = Loops(parts, clock)

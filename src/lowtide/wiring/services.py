@@ -75,8 +75,8 @@ class NoWorker:
 
 
 def standings_of(parts: Parts, worker: LocalWorker) -> Standings:
-    """The standings of a process. How old a report is shows from the second look on, so one look is
-    taken before the first call.
+    """The standings of a process. How old a report is shows from the second reading on, so one
+    reading is taken before the first call.
     """
     reports, catalogue = parts.store.worker_reports, parts.catalogue
     return Standings(reports, parts.clock, worker.report, lambda: catalogue.hours)

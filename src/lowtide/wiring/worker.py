@@ -14,7 +14,7 @@ from lowtide.core.accounts.charged_usage import UsageMeter
 from lowtide.core.dispatch.dispatch import Dispatch
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.reporting.batch_watch import BatchWatch
-from lowtide.core.reporting.replica_watch import Look
+from lowtide.core.reporting.replica_watch import ReplicaSnapshot
 from lowtide.core.reporting.tally import Tallies
 from lowtide.core.reporting.worker_report import ScalerReport, SourceReport, WorkerReport
 from lowtide.engines.http.client import HttpEngine
@@ -103,7 +103,7 @@ class Worker:
         self._deliveries = self._delivering(parts)
         self._work_metrics = WorkMetrics()
         self._report = ReportLoop(
-            self.id, store.worker_reports, clock, self, on_look=self._show_metrics
+            self.id, store.worker_reports, clock, self, on_update=self._show_metrics
         )
         self._metrics = ReplicaMetrics()
         self._control = self._steering(controlled)
@@ -167,13 +167,15 @@ class Worker:
         COMMIT_SECONDS.observe(seconds)
         self._on_commit()
 
-    def _show_metrics(self, looks: Sequence[Look], conditions: Mapping[str, str]) -> None:
+    def _show_metrics(
+        self, snapshots: Sequence[ReplicaSnapshot], conditions: Mapping[str, str]
+    ) -> None:
         connections = {
             upstream.replica.name: upstream.engine.connections_open
             for upstream in self._upstreams
             if isinstance(upstream.engine, HttpEngine)
         }
-        self._work_metrics.show_replicas(looks, conditions, connections)
+        self._work_metrics.show_replicas(snapshots, conditions, connections)
         self._work_metrics.show_work(self.tallies)
         self._work_metrics.show_commits(self._committer.failures, self._committer.uncommitted_bytes)
 
@@ -233,7 +235,7 @@ class Worker:
         finished.
         """
         await self._calibrations.load()  # before a batch is validated
-        self._report.look(self._clock.monotonic())
+        self._report.observe(self._clock.monotonic())
         async with self._loops:
             self._is_running = True
             try:
@@ -276,7 +278,7 @@ class Worker:
             controlled,
             self._dispatcher,
             self._clock,
-            on_look=self._metrics.show,
+            on_update=self._metrics.show,
             wake=lambda: self._loops.wake("dispatch"),
         )
 

@@ -88,7 +88,7 @@ class Installation:
         )
         self.backlog.append(part)
 
-    async def look(self, seconds: float = limits.BACKLOG_AGE_S) -> ModelScale:
+    async def scale(self, seconds: float = limits.BACKLOG_AGE_S) -> ModelScale:
         """The model, after so many seconds."""
         self.clock.advance(seconds)
         found = await self.service.of("em")
@@ -103,52 +103,52 @@ async def site() -> Installation:
 
 async def test_a_replica_is_as_fast_as_the_pool_was_for_each_of_them(site: Installation) -> None:
     site.has(4)
-    await site.look()
+    await site.scale()
     site.learned()
     site.due(24, 3)
-    found = await site.look()
+    found = await site.scale()
     assert found.work_seconds == pytest.approx(4 * 3 * 3600)
     assert (found.present, found.wanted.replicas) == (4, 4), "nothing falls before a start's time"
-    assert (await site.look(COLD_S)).wanted.replicas == 1
+    assert (await site.scale(COLD_S)).wanted.replicas == 1
 
 
 async def test_scaled_to_zero_it_wakes_in_time_and_what_starts_counts(site: Installation) -> None:
     site.has(1)
-    await site.look()
+    await site.scale()
     site.learned()
     site.has(0)
-    await site.look()
-    await site.look(COLD_S)
+    await site.scale()
+    await site.scale(COLD_S)
     site.due(1.0, 0.5)
-    asleep = await site.look()
+    asleep = await site.scale()
     assert (asleep.wanted.replicas, asleep.wanted.trusted) == (0, True)
     wake_at = asleep.wanted.wake_at
     assert isinstance(wake_at, datetime)
-    woken = await site.look((wake_at - site.clock.now()).total_seconds() + 1)
+    woken = await site.scale((wake_at - site.clock.now()).total_seconds() + 1)
     assert woken.wanted.replicas == 1
-    assert (await site.look(COLD_S / 2)).wanted.replicas == 1, "one that starts counts"
+    assert (await site.scale(COLD_S / 2)).wanted.replicas == 1, "one that starts counts"
     site.has(1)
-    assert (await site.look(COLD_S / 2)).wanted.replicas == 1
+    assert (await site.scale(COLD_S / 2)).wanted.replicas == 1
 
 
 async def test_paused_batches_are_no_backlog_and_others_are(site: Installation) -> None:
     site.has(1)
-    await site.look()
+    await site.scale()
     site.learned()
     site.due(1, 5, paused=True)
-    assert (await site.look()).due == ()
+    assert (await site.scale()).due == ()
     site.due(1, 5)
-    found = await site.look()
+    found = await site.scale()
     assert [requests for _, requests, _ in found.due] == [10]
     assert found.wanted.replicas > 1
 
 
 async def test_calls_in_flight_keep_replicas(site: Installation) -> None:
     site.has(3, in_flight=2, running=2)
-    await site.look()
-    assert (await site.look(COLD_S)).wanted.replicas == 1
+    await site.scale()
+    assert (await site.scale(COLD_S)).wanted.replicas == 1
     site.has(3, in_flight=2, running=5)  # three of each are others'
-    found = await site.look(COLD_S)
+    found = await site.scale(COLD_S)
     assert (found.wanted.replicas, found.in_flight) == (3, 15)
 
 
@@ -159,23 +159,23 @@ async def test_replicas_that_cannot_be_reached_are_not_present(site: Installatio
         ReplicaReport(name="part", models=("m",), endpoints=("/v1/embeddings",)),
         ReplicaReport(name="other", models=("n",)),
     )
-    assert (await site.look()).present == 1
+    assert (await site.scale()).present == 1
 
 
 async def test_while_no_worker_reports_no_number_falls(site: Installation) -> None:
     site.has(3)
     site.due(1, 9)
-    before = await site.look()
+    before = await site.scale()
     site.replicas = None
     site.backlog.clear()
-    found = await site.look(999)
+    found = await site.scale(999)
     assert not found.wanted.trusted
     assert found.wanted.replicas == before.wanted.replicas
 
 
 async def test_a_store_that_is_away_is_an_error_and_no_number(site: Installation) -> None:
     site.has(1)
-    await site.look()
+    await site.scale()
     site.is_away = True
     site.clock.advance(limits.BACKLOG_AGE_S)
     with pytest.raises(StoreUnavailable):
@@ -191,7 +191,7 @@ async def test_a_model_that_is_not_known_is_none(site: Installation) -> None:
 
 async def test_what_is_held_up_is_told_beside_what_is_needed_now(site: Installation) -> None:
     site.has(2)
-    found = await site.look()
+    found = await site.scale()
     assert (found.wanted.replicas, found.need.replicas, found.need.needed) == (2, 2, 0)
     assert found.need.hold_s == COLD_S
 
@@ -201,13 +201,13 @@ async def test_the_replicas_behind_one_address_are_those_that_its_scaler_counts(
 ) -> None:
     site.has(1)
     site.scalers = (ScalerReport(label="ray s", models=("m",), target=4, running=3, hides=True),)
-    found = await site.look()
+    found = await site.scale()
     assert (found.present, found.scaler) == (3, site.scalers[0])
     site.learned()
     site.due(24, 3)
-    assert (await site.look()).work_seconds == pytest.approx(3 * 3 * 3600)
+    assert (await site.scale()).work_seconds == pytest.approx(3 * 3 * 3600)
     site.has(0)
-    assert (await site.look()).present == 0, "nothing answers there"
+    assert (await site.scale()).present == 0, "nothing answers there"
 
 
 async def test_a_scaler_that_counts_what_a_source_finds_changes_no_number(
@@ -215,7 +215,7 @@ async def test_a_scaler_that_counts_what_a_source_finds_changes_no_number(
 ) -> None:
     site.has(2)
     site.scalers = (ScalerReport(label="k", models=("m", "n"), target=4, running=4),)
-    assert (await site.look()).present == 2
+    assert (await site.scale()).present == 2
     assert set(await site.service.all()) == {"m", "n"}, "a model that only a scaler names is known"
 
 
@@ -223,19 +223,19 @@ async def test_a_model_at_zero_tells_its_wake_where_replicas_come_and_go(
     site: Installation,
 ) -> None:
     site.has(1)
-    await site.look()
+    await site.scale()
     site.learned()
     site.has(0)
-    await site.look(COLD_S)
+    await site.scale(COLD_S)
     site.due(10.0, 0.5)
-    found = await site.look(COLD_S)
+    found = await site.scale(COLD_S)
     assert found.wanted.replicas == 0
     assert await site.service.asleep() == {}, "an engine that was named is missing, not asleep"
     site.scalers = (ScalerReport(label="k", models=("m",), error="it answers 403"),)
-    found = await site.look()
+    found = await site.scale()
     assert await site.service.asleep() == {"m": Asleep(found.wanted.wake_at, "it answers 403")}
     assert found.wanted.wake_at is not None
-    woken = await site.look((found.wanted.wake_at - site.clock.now()).total_seconds() + 1)
+    woken = await site.scale((found.wanted.wake_at - site.clock.now()).total_seconds() + 1)
     assert woken.needed == 1
     assert await site.service.asleep() == {"m": Asleep(None, "it answers 403")}
     site.is_away = True

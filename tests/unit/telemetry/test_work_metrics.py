@@ -8,7 +8,7 @@ from lowtide.core.dispatch.replica import Replica
 from lowtide.core.faults.outcome import Rejected, Throttled
 from lowtide.core.reporting.overview import Overview
 from lowtide.core.reporting.replica_state import ReplicaState
-from lowtide.core.reporting.replica_watch import Look
+from lowtide.core.reporting.replica_watch import ReplicaSnapshot
 from lowtide.core.reporting.tally import Tallies
 from lowtide.core.usage import Usage
 from lowtide.telemetry.labels import OTHER, Bounded
@@ -51,7 +51,7 @@ def test_attempts_and_tokens_are_counted_once_however_often_they_are_shown() -> 
 
 def test_a_replica_has_one_condition_at_a_time_and_goes_when_it_is_taken_out() -> None:
     replica, metrics = Replica("http://two:1/v1", frozenset({"m"}), 4), WorkMetrics()
-    seen = Look(replica=replica, state=ReplicaState("failing"), is_open=True)
+    seen = ReplicaSnapshot(replica=replica, state=ReplicaState("failing"), is_open=True)
     metrics.show_replicas([seen], {"two:1": "failing"}, {"two:1": 7})
     assert value("lowtide_replica_condition", replica="two:1", condition="failing") == 1
     assert value("lowtide_replica_circuit_open", replica="two:1") == 1
@@ -91,19 +91,19 @@ def test_an_engine_that_makes_up_codes_makes_no_endless_page() -> None:
 
 
 def test_batches_and_queues_are_shown_as_they_are_now() -> None:
-    def look(**fields: dict[str, int]) -> Overview:
+    def snapshot(**fields: dict[str, int]) -> Overview:
         kinds = ("waiting", "verdicts", "queue_requests", "queue_tokens")
         found = {kind: fields.get(kind, {}) for kind in kinds}
         return Overview(states={"validating": (2, 90.0)}, **found)
 
     metrics = OverviewMetrics()
-    metrics.show(look(waiting={"model": 3}, queue_requests={"m": 40, "n": 2}))
+    metrics.show(snapshot(waiting={"model": 3}, queue_requests={"m": 40, "n": 2}))
     assert value("lowtide_batches", state="validating") == 2
     assert value("lowtide_batches_oldest_seconds", state="validating") == 90
     assert value("lowtide_batches", state="in_progress") == 0
     assert value("lowtide_batches_waiting", kind="model") == 3
     assert value("lowtide_queue_requests", model="m") == 40
-    metrics.show(look(verdicts={"at_risk": 1}, queue_tokens={"n": 7}))
+    metrics.show(snapshot(verdicts={"at_risk": 1}, queue_tokens={"n": 7}))
     assert value("lowtide_batches_waiting", kind="model") is None
     assert value("lowtide_queue_requests", model="m") is None
     assert value("lowtide_queue_tokens", model="n") == 7

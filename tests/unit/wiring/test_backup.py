@@ -222,7 +222,7 @@ async def _delete_second(store: SqlStore, _hand: ManualWorker) -> None:
 def doctor_finds_nothing(data_dir: Path) -> bool:
     from lowtide.service.integrity.checker import ConsistencyChecker
 
-    async def look() -> bool:
+    async def examine() -> bool:
         store = SqlStore.sqlite(data_dir / DATABASE_FILE)
         await store.open()
         care = ConsistencyChecker(store, FolderBlobs(data_dir / "blobs"))
@@ -230,7 +230,7 @@ def doctor_finds_nothing(data_dir: Path) -> bool:
         await store.aclose()
         return drifts == []
 
-    return asyncio.run(look())
+    return asyncio.run(examine())
 
 
 def test_a_blob_that_was_lost_before_is_told_and_does_not_stop_the_backup(

@@ -116,7 +116,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             HttpToolsProtocol.data_received(self, data)
             if self._phase == _IDLE and not self._is_unauthenticated:
                 return  # one whole request of somebody known: nothing to count
-            self._look_at(len(data))
+            self._inspect(len(data))
         else:
             self._feed(data, len(data))
         if self._phase != _IDLE or self._is_unauthenticated:
@@ -141,9 +141,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._phase = _HEAD
         self._has_moved = False
         HttpToolsProtocol.data_received(self, piece)  # type: ignore[arg-type]
-        self._look_at(size)
+        self._inspect(size)
 
-    def _look_at(self, size: int) -> None:
+    def _inspect(self, size: int) -> None:
         """Closes the connection where the last piece was too much."""
         if self._has_moved:
             self._unmoved_bytes = 0

@@ -39,7 +39,7 @@ _PUBLIC: Final = frozenset({"/health", "/ready", "/openapi.json"})
 _SIGNED: Final = "/v1/uploads/signed/"
 """The signature is the permission: the SDKs send no key there (protocol.md section 2.3)."""
 _ADMIN: Final = ("/v1/admin", ADMINISTRATION, "/metrics")  # the metrics tell of every tenant's work
-_LOOKING: Final = frozenset({"GET", "HEAD"})
+_READING: Final = frozenset({"GET", "HEAD"})
 _AUDITED_READS: Final = ("/v1/admin", "/v1/usage", ADMINISTRATION, USAGE)
 
 
@@ -49,7 +49,7 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._refusals = LogRate()
-        self._turns = FairPlaces(limits.LOOKS_AT_ONCE)
+        self._turns = FairPlaces(limits.READS_AT_ONCE)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _PUBLIC:
@@ -74,8 +74,8 @@ class AuthMiddleware:
                 require(caller, sufficient_scopes(scope["method"], scope["path"]))
                 if scope["path"] not in ENDPOINTS:  # interactive calls have limits of their own
                     await check_rate(HTTPConnection(scope), caller)
-                if _is_looking(scope):
-                    await self._look(caller.organization_id, scope, receive, watched)
+                if _is_reading(scope):
+                    await self._answer_in_turn(caller.organization_id, scope, receive, watched)
                     return
             await self._app(scope, receive, watched)
         except LowtideError as error:
@@ -86,7 +86,9 @@ class AuthMiddleware:
             if _is_audited(scope, status):
                 self._record(scope, caller, status)
 
-    async def _look(self, owner: str, scope: Connection, receive: Receive, send: Send) -> None:
+    async def _answer_in_turn(
+        self, owner: str, scope: Connection, receive: Receive, send: Send
+    ) -> None:
         """Answers when it is the organization's turn. The turn ends when the answer begins, so that
         a client that reads slowly does not hold up the others.
         """
@@ -122,16 +124,16 @@ def sufficient_scopes(method: str, path: str) -> tuple[Scope, ...]:
         return ("read", "admin")  # an administrator's view of money reads no results
     if any(path == prefix or path.startswith(f"{prefix}/") for prefix in _ADMIN):
         return ("admin",)
-    return ("read",) if method in _LOOKING else ("submit",)
+    return ("read",) if method in _READING else ("submit",)
 
 
-def _is_looking(scope: Connection) -> bool:
+def _is_reading(scope: Connection) -> bool:
     """Whether a call reads from the database and has no body: retrieving, listing, usage. A draft's
     page reads a whole file, for which dry runs have turns of their own.
     """
     path: str = scope["path"]
     is_long = path.endswith("/content") or path.startswith(DRAFTS)
-    return scope["method"] in _LOOKING and not is_long and path != "/metrics"
+    return scope["method"] in _READING and not is_long and path != "/metrics"
 
 
 def set_audit_subject(request: HTTPConnection, subject: str) -> None:
@@ -149,7 +151,7 @@ def _is_audited(scope: Connection, status: int) -> bool:
     method: str = scope["method"]
     path: str = scope["path"]
     return (
-        (method not in _LOOKING and path not in ENDPOINTS)
+        (method not in _READING and path not in ENDPOINTS)
         or status in (401, 403)
         or path.endswith("/content")
         or path.startswith(_AUDITED_READS)

@@ -26,7 +26,7 @@ class RunBar(Protocol):
 
 
 def pause_s(watched_s: float, eta_s: float | None, poll_s_max: float) -> float:
-    """Seconds until the next look, after `watched_s` of watching and with `eta_s` to go."""
+    """Seconds until the next reading, after `watched_s` of watching and with `eta_s` to go."""
     pause = limits.WATCH_POLL_SHARE * watched_s
     if eta_s is not None:
         pause = min(pause, eta_s / 2)

@@ -112,7 +112,7 @@ def _examine_and_mend(
         return findings, None  # drift was not asked for, or cannot be told
     from lowtide.cli.doctor import integrity
 
-    if not asyncio.run(integrity.can_look(settings)):
+    if not asyncio.run(integrity.can_check(settings)):
         return findings, None
     report = _look(settings, options)
     if isinstance(report, Finding):
@@ -135,7 +135,9 @@ def _look(settings: Settings, options: DoctorOptions) -> "DriftReport | Finding"
     try:
         with delayed_counter("comparing rows and blobs") as advance:
             return asyncio.run(
-                integrity.look(settings, deep=options.deep, on_progress=lambda n: advance(n, None))
+                integrity.check_blobs(
+                    settings, deep=options.deep, on_progress=lambda n: advance(n, None)
+                )
             )
     except (StoreError, BlobError) as error:
         return Finding("drift", "fail", f"rows and blobs cannot be compared: {error}")

@@ -1,7 +1,7 @@
 """What `lowtide doctor` says about drift, and the repairs that it asks for
 (service/integrity/checker.py).
 
-Invariant: a look changes nothing, and never opens a database that is not of this version; how much
+Invariant: a check changes nothing, and never opens a database that is not of this version; how much
 is kept of what was found does not grow with it.
 """
 
@@ -65,7 +65,7 @@ class Kind(msgspec.Struct):
 
 
 class DriftReport(msgspec.Struct):
-    """What one look found. `all_missing`: nothing that was looked for was there."""
+    """What one check found. `all_missing`: nothing that was looked for was there."""
 
     kinds: dict[str, Kind]
     checked: int
@@ -98,7 +98,7 @@ class Repairs(msgspec.Struct):
     waiting: int = 0
 
 
-async def can_look(settings: Settings) -> bool:
+async def can_check(settings: Settings) -> bool:
     """Whether there is a database, and of this version: another one's rows may mean other things.
 
     Raises StoreError.
@@ -112,7 +112,7 @@ async def can_look(settings: Settings) -> bool:
         await store.aclose()
 
 
-async def look(settings: Settings, *, deep: bool, on_progress: OnProgress) -> DriftReport:
+async def check_blobs(settings: Settings, *, deep: bool, on_progress: OnProgress) -> DriftReport:
     """Compares rows and blobs. Raises StoreError, BlobError."""
     async with _opened(settings) as (store, blobs):
         care = ConsistencyChecker(store, blobs, on_progress=on_progress)

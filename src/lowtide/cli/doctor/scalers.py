@@ -34,7 +34,7 @@ async def _check(scaler: ScalerSettings, settings: Settings) -> Finding:
     try:
         async with asyncio.timeout(limits.SCALER_ASK_S):
             await opened.check()
-            look = await opened.look()
+            status = await opened.read()
     except ScalerError as error:
         return Finding(name, "fail", str(error), REMEDIES[scaler.kind])
     except TimeoutError:
@@ -45,7 +45,7 @@ async def _check(scaler: ScalerSettings, settings: Settings) -> Finding:
     dry = ", in a dry run: it is asked nothing" if scaler.dry_run else ""
     bounds = scaler.bounds(settings.scale.replicas_max)
     between = f"from {bounds.replicas_min} to {bounds.replicas_max}"
-    what = f"has {look.running} of {look.target} replicas, may have {between}{dry}"
+    what = f"has {status.running} of {status.target} replicas, may have {between}{dry}"
     if _has_no_engines(settings):
         remedy = "Name a [[source]] or a [[replica]] by which they are found."
         return Finding(name, "warn", f"{what}; no source finds what it starts", remedy)

@@ -46,7 +46,7 @@ async def _check(source: SourceSettings, engine_names: Mapping[str, str]) -> lis
         return [Finding(name, "fail", str(error), "Correct this [[source]].")]
     opened = open_source(source)
     try:
-        listing = await opened.look()
+        listing = await opened.read()
     except SourceError as error:
         return [Finding(name, "fail", str(error), REMEDIES[source.kind])]
     finally:

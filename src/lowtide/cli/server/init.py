@@ -88,7 +88,7 @@ def find_engines(host: str, ports: Sequence[tuple[int, str]] = USUAL_PORTS) -> l
     import httpx  # a command that is only shown in a help text need not load it
 
     engines = []
-    timeout = limits.LOCAL_ENGINE_LOOK_S
+    timeout = limits.LOCAL_ENGINE_PROBE_S
     with httpx.Client(timeout=timeout, trust_env=False) as client:
         for port, software in ports:
             url = f"http://{host}:{port}/v1"

@@ -38,7 +38,7 @@ class SettingsReader(NamedTuple):
 class SettingsFileWatch:
     """Tells when the settings file has changed since it was read.
 
-    A file counts once it was the same at two looks: half of a file may be valid, too, and would
+    A file counts once it was the same at two readings: half of a file may be valid, too, and would
     take replicas away. One that is missing counts as not changed, for the same reason.
     """
 

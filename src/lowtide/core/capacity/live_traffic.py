@@ -95,7 +95,7 @@ class UsualPeak:
         self._seen_at_s: float | None = None
 
     def see(self, value: float, now_s: float) -> None:
-        """One more look at it; the looks are about evenly spaced in time."""
+        """One more reading; they are about evenly spaced in time."""
         if self._seen_at_s is not None:
             fade = math.exp(-max(0.0, now_s - self._seen_at_s) / limits.LIVE_MEMORY_S)
             self._weights = [fade * weight for weight in self._weights]

@@ -311,7 +311,7 @@ class Dispatch:
                     if run.attached_to is None:
                         run.attached_to = replica.name
                     if self._turns.is_shared and len(run.pending) < limits.SUPPLY_LOW:
-                        self._look_at_supply(pending)
+                        self._check_supply(pending)
                     return request
         if is_any_pending and replica.failing_since_s is not None:
             replica.ask_for_trial(now_s)
@@ -334,7 +334,7 @@ class Dispatch:
             if (scope := replica.scopes.get(run.scope_key)) is None or not scope.is_closed
         )
 
-    def _look_at_supply(self, runs: Iterable[ChunkRun]) -> None:
+    def _check_supply(self, runs: Iterable[ChunkRun]) -> None:
         """Sets `runs_short` when the organization has few requests left;
         `runs` are all of its chunks.
         """

@@ -4,8 +4,8 @@ runs.
 Pure. store/history.py keeps one `BatchHistory` for each batch and moves it on with the batch's own
 counters; service/history/history.py reads it. When a batch outgrows its buckets, each two become
 one of twice the width. Invariant: the buckets add up to the growth of the counters, whoever looked
-and whenever: two looks at the same counters count nothing twice, and a look that was missed is made
-up for by the next.
+and whenever: two readings of the same counters count nothing twice, and a reading that was missed
+is made up for by the next.
 """
 
 from collections.abc import Iterator
@@ -81,11 +81,11 @@ class RateSpan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def advanced(history: BatchHistory, totals: BatchTotals, at: datetime) -> BatchHistory:
-    """The history after a look at the counters at `at`.
+    """The history after a reading of the counters at `at`.
 
-    What was done since the last look is spread evenly over that time, `HISTORY_SPREAD_S` at most:
-    a batch that was paused for hours did nothing meanwhile. A look by a clock that is behind
-    counts at the last look's instant.
+    What was done since the last reading is spread evenly over that time, `HISTORY_SPREAD_S` at
+    most: a batch that was paused for hours did nothing meanwhile. A reading by a clock that is
+    behind counts at the last reading's instant.
     """
     at = max(at, history.seen_at)
     history = _widened(history, at)

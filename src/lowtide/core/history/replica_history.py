@@ -129,18 +129,18 @@ class ReplicaRecorder:
         self._parts: dict[tuple[str, datetime], ReplicaPart] = {}
         self._changed: set[tuple[str, datetime]] = set()
 
-    def see(self, looks: Mapping[str, ReplicaTotals], now: datetime) -> None:
-        """Records the growth since the last look. A replica that is new begins at its totals."""
+    def see(self, totals_of: Mapping[str, ReplicaTotals], now: datetime) -> None:
+        """Records the growth since the last reading. A replica that is new begins at its totals."""
         since = self._seen_at or now
-        elapsed_s = min(max(0.0, (now - since).total_seconds()), limits.REPLICA_LOOK_S_MAX)
+        elapsed_s = min(max(0.0, (now - since).total_seconds()), limits.REPLICA_SAMPLE_S_MAX)
         at = bucket_begin(now)
-        for name, totals in looks.items():
+        for name, totals in totals_of.items():
             part = _growth(self._before.get(name, totals), totals, elapsed_s)
             if not part.is_idle:
                 key = name, at
                 self._parts[key] = self._parts.get(key, EMPTY).plus(part)
                 self._changed.add(key)
-        self._before, self._seen_at = dict(looks), now
+        self._before, self._seen_at = dict(totals_of), now
         oldest = at - timedelta(seconds=limits.REPLICA_BUCKET_S * limits.REPLICA_PENDING_BUCKETS)
         for key in [key for key in self._parts if key[1] < oldest]:
             del self._parts[key]

@@ -57,15 +57,15 @@ class MembershipView(msgspec.Struct, frozen=True):
     """What one worker remembers of the others' heartbeats."""
 
     sightings: Mapping[str, Sighting] = {}
-    looked_at_s: float = float("-inf")
+    observed_at_s: float = float("-inf")
 
-    def look(self, fleet: Fleet, now_s: float, gap_s_max: float) -> "MembershipView":
+    def observe(self, fleet: Fleet, now_s: float, gap_s_max: float) -> "MembershipView":
         """Records what `fleet`, read just before `now_s`, shows.
 
         After a gap of more than `gap_s_max` all sightings begin anew: while the database is away
         every heartbeat stands still, and no worker may be given up for that.
         """
-        before = self.sightings if now_s - self.looked_at_s <= gap_s_max else {}
+        before = self.sightings if now_s - self.observed_at_s <= gap_s_max else {}
         seen: dict[str, Sighting] = {}
         for member in fleet.members:
             known = before.get(member.worker_id)
@@ -78,13 +78,13 @@ class MembershipView(msgspec.Struct, frozen=True):
     def gone(self, fleet: Fleet) -> tuple[Member, ...]:
         """The workers of `fleet`, which was looked at last, whose lease has run out."""
         return tuple(
-            member for member in fleet.members if self.looked_at_s >= self._ends_at_s(member)
+            member for member in fleet.members if self.observed_at_s >= self._ends_at_s(member)
         )
 
     def next_end_s(self, fleet: Fleet) -> float:
         """When the next lease runs out if no heartbeat comes, of those that have not."""
         ends = (self._ends_at_s(member) for member in fleet.members)
-        return min((end for end in ends if end > self.looked_at_s), default=float("inf"))
+        return min((end for end in ends if end > self.observed_at_s), default=float("inf"))
 
     def _ends_at_s(self, member: Member) -> float:
         return self.sightings[member.worker_id].since_s + member.ttl_s

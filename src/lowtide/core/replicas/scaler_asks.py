@@ -1,6 +1,6 @@
 """Whether a scaler is to be asked for another number of replicas, and what is known of the scaler.
 
-Pure; loops/replicas/scalers.py asks at each look. How many replicas deadlines need is decided
+Pure; loops/replicas/scalers.py asks at each reading. How many replicas deadlines need is decided
 before, in core/scheduling/wanted_replicas.py; here it is bounded and damped. Invariants: a number
 that is not trusted lowers nothing, and raises only from zero to one, where one has to run to tell
 how fast it is; nothing goes to zero while calls are in flight; after a change none is taken back
@@ -15,9 +15,9 @@ import msgspec
 from lowtide import limits
 
 
-class ScalerLook(msgspec.Struct, frozen=True, kw_only=True):
+class ScalerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a place says: `target`, the replicas that it was told to have, and `running`, those that
-    there are. `error`: what happened to them since the last look, told once; else empty.
+    there are. `error`: what happened to them since the last reading, told once; else empty.
     `hides` True: one engine address stands for all of them.
     """
 
@@ -67,22 +67,22 @@ class ScalerView(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     since: datetime
-    look: ScalerLook | None = None
+    status: ScalerStatus | None = None
     asked: ScalerAsk | None = None
     failures: int = 0
     failed_at: datetime | None = None
     error: str = ""
     error_since: datetime | None = None
 
-    def looked(self, look: ScalerLook) -> "ScalerView":
-        """The view after a look that met no error. An earlier error stays until
+    def with_status(self, status: ScalerStatus) -> "ScalerView":
+        """The view after a reading that met no error. An earlier error stays until
         as many replicas run as were asked for.
         """
         asked = self.asked
-        due = look.target if asked is None or asked.is_dry else asked.replicas
-        if self.error and look.running < due:
-            return msgspec.structs.replace(self, look=look)
-        return msgspec.structs.replace(self, look=look, error="", error_since=None)
+        due = status.target if asked is None or asked.is_dry else asked.replicas
+        if self.error and status.running < due:
+            return msgspec.structs.replace(self, status=status)
+        return msgspec.structs.replace(self, status=status, error="", error_since=None)
 
     def failed(self, words: str, now: datetime) -> "ScalerView":
         """The view after a failure; one long after the last is the first of a new row."""
@@ -124,36 +124,36 @@ def needed_of_all(needs: Sequence[ReplicaNeed]) -> ReplicaNeed | None:
 
 
 def next_ask(
-    need: ReplicaNeed, look: ScalerLook, bounds: Bounds, changed_at: datetime, now: datetime
+    need: ReplicaNeed, status: ScalerStatus, bounds: Bounds, changed_at: datetime, now: datetime
 ) -> int | None:
     """The number to ask for now, None for no change. `changed_at`: of the last change, or from when
     on this process decides. What is only held up starts nothing; what is needed now, does.
     """
     most = min(max(_needed(need), bounds.replicas_min), bounds.replicas_max)
     if not need.trusted:
-        is_first = need.learns and most > 0 and look.target == 0
+        is_first = need.learns and most > 0 and status.target == 0
         return 1 if is_first else None
-    if most > look.target:
+    if most > status.target:
         return most
     number = min(max(need.replicas, bounds.replicas_min), bounds.replicas_max)
     if number == 0 and need.in_flight > 0:
         number = 1
     is_held = now < changed_at + timedelta(seconds=need.hold_s)
-    is_under_way = look.running < look.target and (
+    is_under_way = status.running < status.target and (
         now < changed_at + timedelta(seconds=2 * need.hold_s)
     )
-    return number if number < look.target and not (is_held or is_under_way) else None
+    return number if number < status.target and not (is_held or is_under_way) else None
 
 
 def _needed(need: ReplicaNeed) -> int:
     return need.replicas if need.needed is None else need.needed
 
 
-def late(need: ReplicaNeed, look: ScalerLook, changed_at: datetime, now: datetime) -> str:
+def late(need: ReplicaNeed, status: ScalerStatus, changed_at: datetime, now: datetime) -> str:
     """What there is to say of replicas that should have come long ago; empty where none should."""
-    if need.present or not look.target or now < changed_at + timedelta(seconds=2 * need.hold_s):
+    if need.present or not status.target or now < changed_at + timedelta(seconds=2 * need.hold_s):
         return ""
     return (
-        f"{look.target} asked for, {look.running} running there, and no engine answers:"
+        f"{status.target} asked for, {status.running} running there, and no engine answers:"
         " look at its log, and at the source that should find it"
     )

@@ -40,7 +40,7 @@ class ReplicaEvent(msgspec.Struct, frozen=True, kw_only=True):
     left_out: int = 0
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One replica at one moment: `state` is what `core.reporting.replica_state` says of the whole,
     `states` of its models, `calls` of (model, endpoint) where only some of a model's are held;
     `is_open` whether its circuit lets no calls pass."""
@@ -70,48 +70,50 @@ class ReplicaWatch:
         self._known: dict[str, _Known] = {}
         self._bound = LineBound(limits.REPLICA_LINE_S, limits.REPLICA_LINES_BURST)
 
-    def see(self, looks: Iterable[Look], now_s: float) -> list[ReplicaEvent]:
-        """The events since the last call. A replica that is not among `looks` is forgotten."""
+    def see(self, snapshots: Iterable[ReplicaSnapshot], now_s: float) -> list[ReplicaEvent]:
+        """The events since the last call. A replica that is not among `snapshots` is forgotten."""
         known, events = self._known, []
         self._known = {}
-        for look in looks:
-            name = look.replica.name
+        for snapshot in snapshots:
+            name = snapshot.replica.name
             each = self._known[name] = known.get(name) or _Known(since_s=now_s)
-            state = look.state
+            state = snapshot.state
             if state.condition != each.condition:
                 each.condition, each.since_s = state.condition, now_s
             if state.since_s is not None:
                 each.since_s = state.since_s
             each.state = state
-            events += self._circuit(each, look, now_s)
-            events += self._lost(each, look, now_s)
+            events += self._circuit(each, snapshot, now_s)
+            events += self._lost(each, snapshot, now_s)
         return events
 
     def reports(
-        self, looks: Sequence[Look], now: datetime, now_s: float
+        self, snapshots: Sequence[ReplicaSnapshot], now: datetime, now_s: float
     ) -> tuple[ReplicaReport, ...]:
         """The reports of the replicas that `see` was called with, for the worker's report."""
         return tuple(
             report
-            for look in looks[: limits.REPORT_REPLICAS_MAX]
-            if (known := self._known.get(look.replica.name)) is not None
-            for report in _reports(look, known.since_s, now, now_s)
+            for snapshot in snapshots[: limits.REPORT_REPLICAS_MAX]
+            if (known := self._known.get(snapshot.replica.name)) is not None
+            for report in _reports(snapshot, known.since_s, now, now_s)
         )
 
     def conditions(self) -> Mapping[str, str]:
         """The last seen condition by the replica's name."""
         return {name: known.condition for name, known in self._known.items()}
 
-    def _circuit(self, known: _Known, look: Look, now_s: float) -> list[ReplicaEvent]:
-        if look.is_open == known.is_open:
+    def _circuit(
+        self, known: _Known, snapshot: ReplicaSnapshot, now_s: float
+    ) -> list[ReplicaEvent]:
+        if snapshot.is_open == known.is_open:
             return []
-        known.is_open = look.is_open
-        if look.is_open:
+        known.is_open = snapshot.is_open
+        if snapshot.is_open:
             known.opened_at_s = now_s
-            return self._told(known, look, "circuit.opened", 0.0, now_s)
-        return self._told(known, look, "circuit.closed", now_s - known.opened_at_s, now_s)
+            return self._told(known, snapshot, "circuit.opened", 0.0, now_s)
+        return self._told(known, snapshot, "circuit.closed", now_s - known.opened_at_s, now_s)
 
-    def _lost(self, known: _Known, look: Look, now_s: float) -> list[ReplicaEvent]:
+    def _lost(self, known: _Known, snapshot: ReplicaSnapshot, now_s: float) -> list[ReplicaEvent]:
         """Lost once it has been out for a while, back once it works."""
         is_out = known.condition not in _WORKING
         waited_s = now_s - known.since_s
@@ -119,16 +121,16 @@ class ReplicaWatch:
             if waited_s < limits.REPLICA_LOST_S and known.condition not in _AT_ONCE:
                 return []
             known.is_lost, known.lost_at_s = True, known.since_s
-            return self._told(known, look, "replica.lost", waited_s, now_s)
+            return self._told(known, snapshot, "replica.lost", waited_s, now_s)
         if known.is_lost and not is_out:
             known.is_lost = False
-            return self._told(known, look, "replica.back", now_s - known.lost_at_s, now_s)
+            return self._told(known, snapshot, "replica.back", now_s - known.lost_at_s, now_s)
         return []
 
     def _told(
-        self, known: _Known, look: Look, event: EventName, for_s: float, now_s: float
+        self, known: _Known, snapshot: ReplicaSnapshot, event: EventName, for_s: float, now_s: float
     ) -> list[ReplicaEvent]:
-        name = look.replica.name
+        name = snapshot.replica.name
         left_out = self._bound.admit(f"{event.partition('.')[0]} {name}", now_s)
         if left_out is None:
             return []
@@ -146,21 +148,23 @@ class ReplicaWatch:
         ]
 
 
-def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[ReplicaReport]:
+def _reports(
+    snapshot: ReplicaSnapshot, since_s: float, now: datetime, now_s: float
+) -> list[ReplicaReport]:
     """One for each state that models of the replica are in: mostly one for all. And one for each
     state of single endpoints.
     """
     parts: dict[tuple[ReplicaState, tuple[str, ...]], list[str]] = {}
-    shown = sorted(look.replica.models)[: limits.REPORT_MODELS_MAX]
+    shown = sorted(snapshot.replica.models)[: limits.REPORT_MODELS_MAX]
     for model in shown:
-        parts.setdefault((look.states.get(model, look.state), ()), []).append(model)
-    for (model, endpoint), state in look.calls.items():
+        parts.setdefault((snapshot.states.get(model, snapshot.state), ()), []).append(model)
+    for (model, endpoint), state in snapshot.calls.items():
         if model in shown:
             parts.setdefault((state, (endpoint,)), []).append(model)
-    load = _load(look.replica)
+    load = _load(snapshot.replica)
     return [
         ReplicaReport(
-            name=look.replica.name,
+            name=snapshot.replica.name,
             models=tuple(models),
             endpoints=endpoints,
             condition=state.condition,
@@ -168,7 +172,7 @@ def _reports(look: Look, since_s: float, now: datetime, now_s: float) -> list[Re
             public_reason=_short(without_places(state.public_reason)),
             remedy=state.remedy,
             since=_since(state, since_s, now, now_s),
-            is_owned=look.is_owned,
+            is_owned=snapshot.is_owned,
             load=load,
         )
         for (state, endpoints), models in parts.items()

@@ -1,6 +1,6 @@
 """How old the workers' reports are, by the clock of the process that reads them.
 
-Pure: the shells that read reports call `see` at each look (service/standings.py,
+Pure: the shells that read reports call `see` at each reading (service/standings.py,
 loops/batches/overview.py). A report is dated by its worker's clock, which may be wrong, and a dead
 worker cannot correct it. Invariant: a report that does not change ages with the reader's monotonic
 clock, whatever its date; so a worker that died is gone in time, and one that lives is never
@@ -28,25 +28,25 @@ class ReportAges:
 
     def __init__(self) -> None:
         self._heard: dict[str, _Heard] = {}
-        self._looked_at_s = float("-inf")
+        self._seen_at_s = float("-inf")
 
     def see(self, reports: Sequence[WorkerReport], now: datetime, now_s: float) -> None:
         """Records that all reports were read just now.
 
-        A new report is as old as its date tells. One that changed since the last look is no older
-        than that look, and none was written in the future.
+        A new report is as old as its date tells. One that changed since the last reading is no
+        older than that look, and none was written in the future.
         """
-        since_look_s = now_s - self._looked_at_s
+        since_seen_s = now_s - self._seen_at_s
         heard: dict[str, _Heard] = {}
         for report in reports:
             known = self._heard.get(report.worker_id)
             if known is None or known.seen_at != report.seen_at:
                 told_s = (now - report.seen_at).total_seconds()
-                age_s = min(max(told_s, 0.0), since_look_s)
+                age_s = min(max(told_s, 0.0), since_seen_s)
                 known = _Heard(report.seen_at, now_s - age_s)
             heard[report.worker_id] = known
         self._heard = heard
-        self._looked_at_s = now_s
+        self._seen_at_s = now_s
 
     def dated(
         self, reports: Sequence[WorkerReport], now: datetime, now_s: float

@@ -1,6 +1,6 @@
 """What a process has seen of the replicas of a model: their usual number, and how long starts take.
 
-Pure; service/scale.py feeds it at each look. The number goes with the pool's throughput, which
+Pure; service/scale.py feeds it at each reading. The number goes with the pool's throughput, which
 forgets at the same pace (`PACE_TAU_S`), so that both together say how fast one replica is.
 Invariant: while there is no replica the number stays, for the throughput is that of those there
 were.
@@ -29,7 +29,7 @@ class ReplicaStarts(msgspec.Struct, frozen=True):
     held: Held | None = None
 
     def seen(self, present: int, now: datetime) -> "ReplicaStarts":
-        """The history with a look at `now`, which found so many."""
+        """The history with a reading at `now`, which found so many."""
         starts, asked_at = self.cold_starts, self.asked_at
         if asked_at is not None and present > self.present:
             took_s = (now - asked_at).total_seconds()
@@ -45,7 +45,7 @@ class ReplicaStarts(msgspec.Struct, frozen=True):
         )
 
     def told(self, held: Held, now: datetime) -> "ReplicaStarts":
-        """The history after this number was told for the last look."""
+        """The history after this number was told for the last reading."""
         is_short = held.replicas > self.present
         has_more = self.held is not None and held.replicas > self.held.replicas
         asked_at = self.asked_at if is_short and not has_more else None

@@ -67,7 +67,7 @@ class ReplyBudget:
         hold.is_waiting = True
         hold.pause(True)
         self._waiting.setdefault(hold.owner, deque()).append(hold)
-        self.look()
+        self.resume_waiting()
 
     def count(self, hold: ReplyHold, amount: int) -> None:
         """Counts `amount` more bytes of the reply as held in memory."""
@@ -89,9 +89,9 @@ class ReplyBudget:
             self._going_on = None
         if hold.is_waiting:
             self._resume(hold)
-        self.look()
+        self.resume_waiting()
 
-    def look(self) -> None:
+    def resume_waiting(self) -> None:
         """Resumes the replies that have room now."""
         for owner in list(self._waiting):
             while owner in self._waiting and self._has_room(owner):

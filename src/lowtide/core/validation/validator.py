@@ -78,7 +78,7 @@ class _Share:
         if len(self.longest) < limits.LONG_PROMPTS_KEPT:
             self.longest.append((line, tokens))
 
-    def look_at_prompts(self, data: bytes, data_offset: int) -> None:
+    def sample_prompts(self, data: bytes, data_offset: int) -> None:
         """Reads the beginnings of the prompts, once for each block: the lines recorded since
         the last time lie in `data`.
         """
@@ -222,7 +222,7 @@ class Validator:
         applied = None if self._override is None else self._override.applied_to
         for number, offset, raw, utf8 in lines:
             if number - self._requests > blanks_max and self._wanted is None:
-                self._look_for_blanks(number - 1)
+                self._find_blanks(number - 1)
             if self._requests > requests_max or self._is_blank:
                 continue
             line = self._read(raw) if raw is not None and utf8 else None
@@ -246,12 +246,12 @@ class Validator:
             if tokens > share.context_tokens:
                 share.note_long(number, tokens)
             share.records += pack_record(number, offset, len(raw), tokens)
-        self._look_for_blanks(self._cutter.lines)
+        self._find_blanks(self._cutter.lines)
         self._custom_ids.add(custom_ids, numbers)
         for share in self._shares.values():
-            share.look_at_prompts(self._cutter.data, self._cutter.data_offset)
+            share.sample_prompts(self._cutter.data, self._cutter.data_offset)
 
-    def _look_for_blanks(self, lines: int) -> None:
+    def _find_blanks(self, lines: int) -> None:
         """Whether too many of the first `lines` are blank; not once the file is refused anyhow."""
         if self._requests <= self._rules.requests_max and self._wanted is None:
             self._is_blank |= lines - self._requests > self._blanks_max

@@ -18,7 +18,7 @@ from time import monotonic
 import msgspec
 
 from lowtide import limits
-from lowtide.core.replicas.scaler_asks import ScalerLook
+from lowtide.core.replicas.scaler_asks import ScalerStatus
 from lowtide.engines.scalers.engine_log import EngineLog
 from lowtide.engines.scalers.process_slot import ProcessSlot, SlotState
 from lowtide.ports.scalers import ScalerError
@@ -59,10 +59,10 @@ class CommandScaler:
         """The processes by replica whose end was told."""
         self._changing = asyncio.Lock()
 
-    async def look(self) -> ScalerLook:
+    async def read(self) -> ScalerStatus:
         """See `ports.scalers.Scaler`. What has ended by itself is reported once as an error."""
         with _as_scaler_error():
-            return await asyncio.to_thread(self._look)
+            return await asyncio.to_thread(self._read_slots)
 
     async def ask(self, replicas: int) -> None:
         """See `ports.scalers.Scaler`. Returns once what is to be stopped has ended."""
@@ -81,7 +81,7 @@ class CommandScaler:
         for command in (self._commands.start, self._commands.stop):
             if command and shutil.which(command[0], path=self._environ.get("PATH")) is None:
                 raise ScalerError(f"{command[0]}: no such program, or it may not be run")
-        await self.look()
+        await self.read()
         place = next((p for p in (self._folder, *self._folder.parents) if p.exists()), None)
         if place is None or not os.access(place, os.W_OK):
             raise ScalerError(f"{self._folder}: cannot be written to")
@@ -89,7 +89,7 @@ class CommandScaler:
     async def aclose(self) -> None:
         """See `ports.scalers.Scaler`."""
 
-    def _look(self) -> ScalerLook:
+    def _read_slots(self) -> ScalerStatus:
         errors, running = [], 0
         for slot in self._all_slots():
             log = self._log(slot.replica)
@@ -100,13 +100,13 @@ class CommandScaler:
                 running += 1
             elif state.condition == "ended" and self._told.get(slot.replica) != state.pid:
                 if slot.is_child_alive:
-                    continue  # it is ending: the next look has its status
+                    continue  # it is ending: the next reading has its status
                 self._told[slot.replica] = state.pid
                 said = log.last_line()
                 with_status = "" if status is None else f" with status {status}"
                 words = f"replica {slot.replica} has ended by itself{with_status}"
                 errors.append(f"{words}{f': {said}' if said else ''} (see {log.path})")
-        return ScalerLook(target=running, running=running, error="; ".join(errors))
+        return ScalerStatus(target=running, running=running, error="; ".join(errors))
 
     def _start_to(self, replicas: int) -> None:
         """Starts engines in the lowest free slots until so many run."""

@@ -3,7 +3,7 @@ short.
 
 The engine may outlive this process, so its output goes to a file and through no pipe. Invariant:
 the file and the one before it stay within `limits.SCALER_LOG_BYTES_MAX` and what is written between
-two looks; it is opened for appending, so it can be cut while the engine writes.
+two readings; it is opened for appending, so it can be cut while the engine writes.
 """
 
 import os

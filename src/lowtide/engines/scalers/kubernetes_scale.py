@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from lowtide.core.replicas.scaler_asks import ScalerLook
+from lowtide.core.replicas.scaler_asks import ScalerStatus
 from lowtide.engines.scalers.places import as_scaler_errors
 from lowtide.engines.sources.json_http import JsonApi
 from lowtide.ports.scalers import ScalerError
@@ -46,11 +46,11 @@ class DeploymentScale:
         place = f"namespaces/{quote(namespace, '')}/deployments/{quote(deployment, '')}"
         self._path = f"/apis/apps/v1/{place}/scale"
 
-    async def look(self) -> ScalerLook:
+    async def read(self) -> ScalerStatus:
         """See `ports.scalers.Scaler`."""
         with as_scaler_errors(_REMEDIES):
             told = _scale_of(await self._api.get(self._path))
-        return ScalerLook(target=told.spec.replicas, running=told.status.replicas)
+        return ScalerStatus(target=told.spec.replicas, running=told.status.replicas)
 
     async def ask(self, replicas: int) -> None:
         """See `ports.scalers.Scaler`."""
@@ -58,7 +58,7 @@ class DeploymentScale:
 
     async def check(self) -> None:
         """Patches the number that is there to the same one, as a dry run of the API server's."""
-        await self._patch((await self.look()).target, dryRun="All")
+        await self._patch((await self.read()).target, dryRun="All")
 
     async def aclose(self) -> None:
         """See `ports.scalers.Scaler`."""

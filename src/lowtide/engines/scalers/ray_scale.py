@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
-from lowtide.core.replicas.scaler_asks import ScalerLook
+from lowtide.core.replicas.scaler_asks import ScalerStatus
 from lowtide.engines.scalers.places import as_scaler_errors
 from lowtide.engines.sources.json_http import JsonApi
 from lowtide.engines.sources.ray_serve import ServeApplication, read_applications
@@ -37,9 +37,9 @@ class RayScale:
         place = f"applications/{quote(application, '')}/deployments/{quote(deployment, '')}"
         self._path = f"/api/v1/{place}/scale"
 
-    async def look(self) -> ScalerLook:
+    async def read(self) -> ScalerStatus:
         """See `ports.scalers.Scaler`. Ray's proxy stands for all replicas."""
-        return self._look_of(await self._read())
+        return self._status_of(await self._read())
 
     async def ask(self, replicas: int) -> None:
         """See `ports.scalers.Scaler`."""
@@ -51,7 +51,7 @@ class RayScale:
         scaled.
         """
         told = await self._read()
-        self._look_of(told)
+        self._status_of(told)
         if told.external_scaler_enabled is False:
             raise ScalerError(f"Ray will refuse any number (412): {_ENABLE}")
 
@@ -63,7 +63,7 @@ class RayScale:
         with as_scaler_errors(_REMEDIES):
             return (await read_applications(self._api)).named(self._application)
 
-    def _look_of(self, application: ServeApplication) -> ScalerLook:
+    def _status_of(self, application: ServeApplication) -> ScalerStatus:
         deployment = application.deployments.get(self._deployment)
         if deployment is None:
             raise ScalerError(
@@ -74,4 +74,4 @@ class RayScale:
         target = deployment.target_num_replicas
         if target is None:
             target = len(deployment.replicas)
-        return ScalerLook(target=target, running=deployment.running, hides=True)
+        return ScalerStatus(target=target, running=deployment.running, hides=True)

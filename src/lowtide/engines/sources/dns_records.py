@@ -36,7 +36,7 @@ class DnsRecords:
         self._nameserver = nameserver
         self._resolver: dns.asyncresolver.Resolver | None = None
 
-    async def look(self) -> Listing:
+    async def read(self) -> Listing:
         """See `ports.sources.EngineSource`."""
         if self._name.startswith("_"):
             records, ttl_s = await self._ask("SRV")

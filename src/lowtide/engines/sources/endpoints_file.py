@@ -7,7 +7,7 @@
         labels: {model: Qwen3-32B}
 
 A Slurm job, a Ray script or an operator writes it, best as another file that is then renamed. The
-file is looked at twice a second, and read when it has changed and was the same at two looks, for
+file is looked at twice a second, and read when it has changed and was the same at two readings, for
 half of a list may be a list, too. Invariant: a file that is missing or wrong in one entry is a
 SourceError, so that a mistake takes no engine away.
 """
@@ -38,7 +38,7 @@ class EndpointsFile:
         self._seen: _Stamp | None = None
         self._reading: asyncio.Task[tuple[FoundEngine, ...]] | None = None
 
-    async def look(self) -> Listing:
+    async def read(self) -> Listing:
         """See `ports.sources.EngineSource`."""
         # A network file system may hang: then one thread waits for it, and no second one.
         if self._reading is None:
@@ -77,7 +77,7 @@ class EndpointsFile:
 
 
 def _note(reading: asyncio.Task[tuple[FoundEngine, ...]]) -> None:
-    """Takes note of an error that no look waits for any more."""
+    """Takes note of an error that no reading waits for any more."""
     if not reading.cancelled():
         reading.exception()
 

@@ -1,9 +1,9 @@
 """Engines from Kubernetes: the ready pods of a Service, by its EndpointSlices.
 
-The first look lists the slices; the later ones wait for what the API server tells of their changes
-(a watch), and answer with the whole list. Invariants: a watch that ends or breaks goes on from the
-last version that was seen; where the server has forgotten that one (410), the slices are listed
-anew; a Service that has no slice at all is a SourceError, for it is not there.
+The first reading lists the slices; the later ones wait for what the API server tells of their
+changes (a watch), and answer with the whole list. Invariants: a watch that ends or breaks goes on
+from the last version that was seen; where the server has forgotten that one (410), the slices are
+listed anew; a Service that has no slice at all is a SourceError, for it is not there.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -81,7 +81,7 @@ class ServiceEndpoints:
         self._version = ""
         self._events: AsyncGenerator[Event, None] | None = None
 
-    async def look(self) -> Listing:
+    async def read(self) -> Listing:
         """See `ports.sources.EngineSource`."""
         try:
             if self._slices is None:
@@ -93,7 +93,7 @@ class ServiceEndpoints:
                     return Listing(engines, 0.0)
             return Listing(self._engines(), limits.SOURCE_AGAIN_S)
         except BaseException:
-            self._slices = None  # the next look lists anew: a change may have been lost
+            self._slices = None  # the next reading lists anew: a change may have been lost
             await self._unfollow()
             raise
 

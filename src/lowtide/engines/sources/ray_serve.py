@@ -114,7 +114,7 @@ class RayServe:
         self._application = application
         self._port = port
 
-    async def look(self) -> Listing:
+    async def read(self) -> Listing:
         """See `ports.sources.EngineSource`."""
         told = await read_applications(self._api)
         wanted = told.applications

@@ -37,17 +37,17 @@ class ExpireLoop:
         self._lifecycle = lifecycle
         self._work = work
         self._wake = wake
-        self._looked_at: datetime | None = None
+        self._checked_at: datetime | None = None
 
     async def tick(self, now: datetime) -> datetime | None:
-        looked_at, self._looked_at = self._looked_at, now
+        checked_at, self._checked_at = self._checked_at, now
         expired = await self._lifecycle.expire_due(now)
         if expired:
             log.info("batches.expired", batches=expired)
             self._wake("commit")
             self._wake("assemble")
-        if looked_at is not None and now - looked_at > timedelta(seconds=limits.REAP_GAP_S):
-            log.warning("leases.not_reaped", gap_s=(now - looked_at).total_seconds())
+        if checked_at is not None and now - checked_at > timedelta(seconds=limits.REAP_GAP_S):
+            log.warning("leases.not_reaped", gap_s=(now - checked_at).total_seconds())
             self._wake("commit")
         elif reaped := await self._work.reap(now):
             log.warning("leases.reaped", leases=reaped)
@@ -67,7 +67,7 @@ class SweepLoop:
         self._results = results
         self._blobs = blobs
         self._clock = clock
-        self._look_at_s = float("-inf")
+        self._due_at_s = float("-inf")
         self._doubtful: dict[str, float] = {}
         """Old blobs that no row knew, with the monotonic second since when."""
 
@@ -80,10 +80,10 @@ class SweepLoop:
             await self._results.forget(keys)
             swept += len(keys)
         now_s = self._clock.monotonic()
-        if now_s >= self._look_at_s:
+        if now_s >= self._due_at_s:
             swept += await self._sweep_orphans(now, now_s)
             again_s = limits.ORPHAN_DOUBT_S if self._doubtful else limits.ORPHAN_AGE_S
-            self._look_at_s = now_s + again_s
+            self._due_at_s = now_s + again_s
         if swept:
             log.info("blobs.swept", blobs=swept)
         return now + timedelta(seconds=limits.SWEEP_S)

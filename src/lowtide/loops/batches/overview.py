@@ -41,14 +41,14 @@ class OverviewLoop:
         reports: WorkerReportStore,
         clock: Clock,
         progress: ProgressOf,
-        on_look: Callable[[Overview], None] = lambda _: None,
+        on_update: Callable[[Overview], None] = lambda _: None,
     ) -> None:
         self._worker_id = worker_id
         self._capacity = capacity
         self._readings = readings
         self._reports = reports
         self._clock = clock
-        self._on_look = on_look
+        self._on_update = on_update
         self._watch = WaitingWatch()
         self._ages = ReportAges()
         self._progress = progress
@@ -58,7 +58,7 @@ class OverviewLoop:
         unfinished = await self._capacity.unfinished(limits.OVERVIEW_BATCHES_MAX)
         progress = await self._progress(unfinished.batches)
         backlog = (await self._readings.latest()).capacity.backlog
-        self._on_look(overview_of(unfinished.states, backlog, progress, now))
+        self._on_update(overview_of(unfinished.states, backlog, progress, now))
         now_s = self._clock.monotonic()
         is_first = await self._is_first(now, now_s)
         events = self._watch.see(unfinished.batches, progress, now, now_s)
@@ -74,7 +74,7 @@ class OverviewLoop:
         return again_at
 
     async def _is_first(self, now: datetime, now_s: float) -> bool:
-        """Whether this worker writes the records. Asked at each look: only two looks tell how
+        """Whether this worker writes the records. Asked at each reading: only two readings tell how
         old a report is.
         """
         reports = await self._reports.all()

@@ -342,7 +342,7 @@ class Dispatcher:
         retry_s = self._core.next_wake_s([u.replica for u in self._upstreams], now_s)
         poll_s = max(self._leasing.dry_until_s, now_s + limits.TICK_S_MIN)
         if self._leasing.dry_until_s < now_s:
-            poll_s = min(now_s + limits.IDLE_POLL_S, self._leasing.looks_at_s)
+            poll_s = min(now_s + limits.IDLE_POLL_S, self._leasing.seeks_at_s)
         due_s = poll_s if retry_s is None else min(poll_s, retry_s)
         delay_s = max(due_s - now_s, limits.TICK_S_MIN)
         return self._clock.now() + timedelta(seconds=delay_s)

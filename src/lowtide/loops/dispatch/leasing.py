@@ -47,8 +47,8 @@ class Leasing:
         self._claim_below = self._claim_threshold()
         self._finished = core.finished
         self._measured_at_s: float | None = None
-        self._looks_for_others = False
-        self._looked_at_s = float("-inf")
+        self._seeks_others = False
+        self._sought_at_s = float("-inf")
         self._claimed_at_s = float("-inf")
         self.waits_for_commit = False
         """Whether the last claim found no room in memory that a commit would give."""
@@ -57,7 +57,7 @@ class Leasing:
         """Asks for a claim at the next tick: there may be new work."""
         self._dry_until_s = float("-inf")
         self._announced += 1
-        self._looks_for_others = True
+        self._seeks_others = True
 
     def record_claim_time(self, seconds: float) -> None:
         """Records the duration of a claim and its reads in seconds. The slowest recent one sets how
@@ -84,11 +84,11 @@ class Leasing:
         return self._core.ready.get(model, 0) < self._claim_below or self._core.runs_short
 
     @property
-    def looks_at_s(self) -> float:
+    def seeks_at_s(self) -> float:
         """When a claim looks for other organizations' chunks, whatever is ready."""
-        if self._looks_for_others:
-            return self._looked_at_s + limits.SUPPLY_LOOK_S
-        return max(self._looked_at_s, self._claimed_at_s) + limits.IDLE_POLL_S
+        if self._seeks_others:
+            return self._sought_at_s + limits.SUPPLY_POLL_S
+        return max(self._sought_at_s, self._claimed_at_s) + limits.IDLE_POLL_S
 
     async def claim(self, now: datetime, now_s: float) -> bool:
         """Leases and loads what the windows could soon use. Returns whether any chunk came.
@@ -112,10 +112,10 @@ class Leasing:
     async def _claim_for_others(self, now: datetime, now_s: float) -> bool:
         """Leases chunks of organizations that have little ready here, where others have enough."""
         if self._core.runs_short:
-            self._looks_for_others, self._core.runs_short = True, False
-        if now_s < max(self.looks_at_s, self._dry_until_s):
+            self._seeks_others, self._core.runs_short = True, False
+        if now_s < max(self.seeks_at_s, self._dry_until_s):
             return False
-        self._looked_at_s, self._looks_for_others = now_s, False
+        self._sought_at_s, self._seeks_others = now_s, False
         came = False
         for takes in self._free_places(now_s):
             models = self._open_models(takes, now)
@@ -123,7 +123,7 @@ class Leasing:
             chunks = self._room_for_others(models) if supplied else 0
             if chunks > 0:
                 came = bool(await self._lease(models, takes, chunks, now, supplied)) or came
-        self._looks_for_others = self._looks_for_others or came  # perhaps there are more
+        self._seeks_others = self._seeks_others or came  # perhaps there are more
         return came
 
     async def _lease(

@@ -12,7 +12,7 @@ from lowtide import limits
 from lowtide.core.history.replica_history import ReplicaRecorder, ReplicaTotals
 from lowtide.ports.history import HistoryStore
 
-ReplicaLooks = Callable[[], Mapping[str, ReplicaTotals]]
+ReadTotals = Callable[[], Mapping[str, ReplicaTotals]]
 """Gives the totals of each replica by its name."""
 
 
@@ -21,23 +21,23 @@ class ReplicaHistoryLoop:
 
     name = "replica-history"
 
-    def __init__(self, store: HistoryStore, writer: str, looks: ReplicaLooks) -> None:
+    def __init__(self, store: HistoryStore, writer: str, read_totals: ReadTotals) -> None:
         self._store = store
         self._writer = writer
-        self._looks = looks
+        self._read_totals = read_totals
         self._recorder = ReplicaRecorder()
         self._write_at: datetime | None = None
         self._forget_at: datetime | None = None
 
     async def tick(self, now: datetime) -> datetime | None:
-        self._recorder.see(self._looks(), now)
+        self._recorder.see(self._read_totals(), now)
         if self._write_at is None or now >= self._write_at:
             self._write_at = now + timedelta(seconds=limits.HISTORY_S)
             rows = self._recorder.changed()
             await self._store.write_replicas(self._writer, rows)
             self._recorder.written(rows)
             await self._forget(now)
-        return now + timedelta(seconds=limits.REPLICA_LOOK_S)
+        return now + timedelta(seconds=limits.REPLICA_SAMPLE_S)
 
     async def _forget(self, now: datetime) -> None:
         if self._forget_at is not None and now < self._forget_at:

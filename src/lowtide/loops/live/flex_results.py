@@ -15,9 +15,9 @@ class FlexResultsLoop:
 
     name = "flex-results"
 
-    def __init__(self, look: Callable[[], Awaitable[bool]]) -> None:
-        """`look` delivers the results that are there. It returns whether calls still wait."""
-        self._look = look
+    def __init__(self, deliver: Callable[[], Awaitable[bool]]) -> None:
+        """`deliver` delivers the results that are there. It returns whether calls still wait."""
+        self._deliver = deliver
 
     async def tick(self, now: datetime) -> datetime | None:
-        return now + timedelta(seconds=limits.FLEX_LOOK_S) if await self._look() else None
+        return now + timedelta(seconds=limits.FLEX_POLL_S) if await self._deliver() else None

@@ -50,7 +50,7 @@ class SharedRatesLoop:
                 raise
             self._next_report_at = now + _HEARTBEAT
         else:
-            told = await self._store.look(since=since, now=now)
+            told = await self._store.read(since=since, now=now)
         self._since = now
         self._rates.settle(told, now, now_s, self._clock.monotonic())
         return now + _EVERY

@@ -102,8 +102,8 @@ class OwnershipLoop:
             replica.own_until(_NEVER)
 
     def announce(self) -> None:
-        """Asks for a look at the next tick: workers or owners have changed. One that is under way
-        may have seen neither.
+        """Asks for a reading at the next tick: workers or owners have changed. One that is under
+        way may have seen neither.
         """
         self._is_asked = True
 
@@ -132,7 +132,7 @@ class OwnershipLoop:
         acts on what it shows."""
         await self._release_idle()
         if self._is_asked or self._clock.monotonic() >= self._due_s:
-            await self._look(now)
+            await self._observe(now)
         due_s = _NEVER if self._is_asked else self._due_s
         wait_s = max(_ROUNDING_S, due_s - self._clock.monotonic())
         if self._leaving:
@@ -146,14 +146,14 @@ class OwnershipLoop:
         except StoreError as error:  # the lease will run out
             log.warning("ownership.not_given_up", error=str(error))
 
-    async def _look(self, now: datetime) -> None:
+    async def _observe(self, now: datetime) -> None:
         self._due_s, self._is_asked = _NEVER, False  # where the heartbeat fails, it stays due
         self._heartbeat += 1
         sent_s = self._clock.monotonic()
         me = Member(self._worker_id, self._heartbeat, self._ttl_s, self._wants)
         fleet = await self._store.heartbeat(me, now)
         seen_s = self._clock.monotonic()
-        self._watch = self._watch.look(fleet, seen_s, self._ttl_s * limits.OWNERSHIP_GAP)
+        self._watch = self._watch.observe(fleet, seen_s, self._ttl_s * limits.OWNERSHIP_GAP)
         moves = plan(self._worker_id, fleet, self._watch.gone(fleet))
         self._due_s = min(
             sent_s + self._ttl_s / limits.OWNERSHIP_HEARTBEATS, self._watch.next_end_s(fleet)

@@ -18,7 +18,7 @@ from lowtide import limits
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.replica_state import held_endpoints, state_of
-from lowtide.core.reporting.replica_watch import Look, ReplicaWatch
+from lowtide.core.reporting.replica_watch import ReplicaSnapshot, ReplicaWatch
 from lowtide.core.reporting.tally import Tallies
 from lowtide.core.reporting.worker_report import (
     ReplicaReport,
@@ -67,7 +67,7 @@ class PlaceReports:
 NO_PLACES: Final = PlaceReports()
 
 
-OnLook = Callable[[Sequence[Look], Mapping[str, str]], None]
+OnUpdate = Callable[[Sequence[ReplicaSnapshot], Mapping[str, str]], None]
 """Called with the replicas as they were seen, and the condition of each by its name."""
 
 
@@ -83,22 +83,22 @@ class ReportLoop:
         clock: Clock,
         workings: Workings,
         *,
-        on_look: OnLook = lambda *_: None,
+        on_update: OnUpdate = lambda *_: None,
     ) -> None:
-        """`on_look` is given what was seen: the metrics are made of it."""
+        """`on_update` is given what was seen: the metrics are made of it."""
         self._worker_id = worker_id
         self._store = store
         self._clock = clock
         self._workings = workings
-        self._on_look = on_look
+        self._on_update = on_update
         self._watch = ReplicaWatch()
-        self._looks: list[Look] = []
+        self._snapshots: list[ReplicaSnapshot] = []
         self._written: object = None
         self._written_at_s = float("-inf")
 
     async def tick(self, now: datetime) -> datetime | None:
         now_s = self._clock.monotonic()
-        self.look(now_s)
+        self.observe(now_s)
         report = self.report()
         news = _news(report)
         if news != self._written or now_s - self._written_at_s >= limits.REPORT_S:
@@ -116,7 +116,7 @@ class ReportLoop:
             worker_id=self._worker_id,
             seen_at=now,
             ttl_s=limits.REPORT_TTL_S,
-            replicas=self._watch.reports(self._looks, now, now_s),
+            replicas=self._watch.reports(self._snapshots, now, now_s),
             results_error=_short(workings.results_error),
             validation_error=_short(workings.validation_error),
             validating=validating,
@@ -134,23 +134,23 @@ class ReportLoop:
         except StoreError as error:  # the others find it gone
             log.warning("report.not_removed", error=str(error))
 
-    def look(self, now_s: float) -> None:
+    def observe(self, now_s: float) -> None:
         """Looks at the replicas and logs what changed. Also called before the first tick: a server
         answers for its worker from the start.
         """
         workings = self._workings
         workings.batch_watch.see_leased(workings.leased_batches, now_s)
-        self._looks = [_look(replica, now_s) for replica in workings.replicas]
-        for event in self._watch.see(self._looks, now_s):
+        self._snapshots = [_snapshot(replica, now_s) for replica in workings.replicas]
+        for event in self._watch.see(self._snapshots, now_s):
             told = {k: v for k, v in msgspec.structs.asdict(event).items() if v}
             told["for_s"] = round(event.for_s, 1)
             log.warning(**told) if event.reason else log.info(**told)
         for line in workings.batch_watch.take_rejected(now_s):
             log.warning("line.rejected", **msgspec.structs.asdict(line))
-        self._on_look(self._looks, self._watch.conditions())
+        self._on_update(self._snapshots, self._watch.conditions())
 
 
-def _look(replica: Replica, now_s: float) -> Look:
+def _snapshot(replica: Replica, now_s: float) -> ReplicaSnapshot:
     state = state_of(replica)
     states, calls = {}, {}
     if state.condition != "ready":  # else no model of it is held
@@ -160,7 +160,7 @@ def _look(replica: Replica, now_s: float) -> Look:
             for model in replica.models
             for endpoint in held_endpoints(replica, model)
         }
-    return Look(
+    return ReplicaSnapshot(
         replica=replica,
         state=state,
         states=states,

@@ -19,7 +19,7 @@ from lowtide.core.replicas.scaler_asks import (
     Bounds,
     ReplicaNeed,
     ScalerAsk,
-    ScalerLook,
+    ScalerStatus,
     ScalerView,
     late,
     needed_of_all,
@@ -37,13 +37,13 @@ Needs = Callable[[], Awaitable[Mapping[str, ReplicaNeed]]]
 
 OnAsk = Callable[[str, str], None]
 """Called with the label of a scaler and what came of it: an ask that was "taken", one that would
-have been ("dry_run"), or "failed", for a look as for an ask.
+have been ("dry_run"), or "failed", for a reading as for an ask.
 """
 
 
 class ScalerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What the loop is to know of a scaler. Of two with one `place`, the one goes on as the other.
-    `step_s`: how long a look and an ask may take together.
+    `step_s`: how long a reading and an ask may take together.
     """
 
     label: str
@@ -76,14 +76,14 @@ class ScalersLoop:
         *,
         wake: Callable[[], None],
         on_ask: OnAsk = lambda *_: None,
-        on_look: Callable[[Sequence[ScalerReport]], None] = lambda _: None,
+        on_update: Callable[[Sequence[ScalerReport]], None] = lambda _: None,
     ) -> None:
-        """`wake` asks for a tick; `on_look` is called at each with the state of all scalers."""
+        """`wake` asks for a tick; `on_update` is called at each with the state of all scalers."""
         self._clock = clock
         self._needs = needs
         self._wake = wake
         self._on_ask = on_ask
-        self._on_look = on_look
+        self._on_update = on_update
         self._watched: dict[str, _Watched] = {}
         self._retired: list[_Watched] = []
 
@@ -100,7 +100,7 @@ class ScalersLoop:
         """Begins the steps that are due."""
         await self._close(self._retired)
         if not self._watched:
-            self._on_look(())
+            self._on_update(())
             return None
         due = [each for each in self._watched.values() if self._is_due(each, now)]
         needs = await self._needs() if due else {}
@@ -109,7 +109,7 @@ class ScalersLoop:
                 self._step(watched, needs, now), name=f"scale {watched.spec.label}"
             )
             watched.step.add_done_callback(lambda _: self._wake())
-        self._on_look(self.reports())
+        self._on_update(self.reports())
         return now + timedelta(seconds=limits.SCALE_S)
 
     def reports(self) -> tuple[ScalerReport, ...]:
@@ -153,7 +153,7 @@ class ScalersLoop:
         try:
             with watched.seat.taken():
                 async with asyncio.timeout(spec.step_s):
-                    view = await self._look_and_ask(watched, view, need, now)
+                    view = await self._read_and_ask(watched, view, need, now)
         except ScalerError as error:
             view = self._failed(watched, view, str(error), self._clock.now())
         except TimeoutError:
@@ -163,24 +163,24 @@ class ScalersLoop:
         is_failing = bool(view.failed_at is not None and view.failed_at >= now)
         watched.due = now + timedelta(seconds=view.again_s if is_failing else limits.SCALE_S)
 
-    async def _look_and_ask(
+    async def _read_and_ask(
         self, watched: _Watched, view: ScalerView, need: ReplicaNeed | None, now: datetime
     ) -> ScalerView:
         """Raises ScalerError, TimeoutError."""
         spec, scaler = watched.spec, watched.scaler
-        look = await scaler.look()
-        before, view = view, view.looked(look)
+        status = await scaler.read()
+        before, view = view, view.with_status(status)
         watched.view = view
         if before.error and not view.error:
             log.info("scaler.back", scaler=spec.label)
-        if look.error:
-            return self._failed(watched, view, look.error, now)
+        if status.error:
+            return self._failed(watched, view, status.error, now)
         if need is None:
             return view
         changed_at = view.asked.at if view.asked is not None else view.since
-        watched.late = late(need, look, changed_at, now)
+        watched.late = late(need, status, changed_at, now)
         watched.late_since = (watched.late_since or now) if watched.late else None
-        number = next_ask(need, look, spec.bounds, changed_at, now)
+        number = next_ask(need, status, spec.bounds, changed_at, now)
         if now < view.since + timedelta(seconds=limits.SCALER_FIRST_S):
             return view  # engines that are listed are only now found to be there, or not
         if number is None or not watched.seat.is_ours:
@@ -188,14 +188,14 @@ class ScalersLoop:
         ask = ScalerAsk(number, now, need.reason, is_dry=spec.dry_run)
         if spec.dry_run:
             if view.asked is None or view.asked.replicas != number:
-                log.info("scaler.would_ask", **_told_of(spec, ask, look.target))
+                log.info("scaler.would_ask", **_told_of(spec, ask, status.target))
                 self._on_ask(spec.label, "dry_run")
                 return msgspec.structs.replace(view, asked=ask)
             return view
         await scaler.ask(number)
-        log.info("scaler.asked", **_told_of(spec, ask, look.target))
+        log.info("scaler.asked", **_told_of(spec, ask, status.target))
         self._on_ask(spec.label, "taken")
-        return msgspec.structs.replace(view, asked=ask, look=_told(look, number))
+        return msgspec.structs.replace(view, asked=ask, status=_told(status, number))
 
     def _failed(self, watched: _Watched, view: ScalerView, words: str, now: datetime) -> ScalerView:
         after = view.failed(words, now)
@@ -221,20 +221,20 @@ def _told_of(spec: ScalerSpec, ask: ScalerAsk, before: int) -> dict[str, Any]:
     }
 
 
-def _told(look: ScalerLook, number: int) -> ScalerLook:
-    """The look, with the number that the place has taken since."""
-    return msgspec.structs.replace(look, target=number)
+def _told(status: ScalerStatus, number: int) -> ScalerStatus:
+    """The reading, with the number that the place has taken since."""
+    return msgspec.structs.replace(status, target=number)
 
 
 def _report(watched: _Watched, view: ScalerView) -> ScalerReport:
-    look, asked = view.look, view.asked
+    status, asked = view.status, view.asked
     return ScalerReport(
         label=watched.spec.label,
         models=watched.spec.models,
         dry_run=watched.spec.dry_run,
-        target=None if look is None else look.target,
-        running=None if look is None else look.running,
-        hides=look is not None and look.hides,
+        target=None if status is None else status.target,
+        running=None if status is None else status.running,
+        hides=status is not None and status.hides,
         asked=None if asked is None else asked.replicas,
         asked_at=None if asked is None else asked.at,
         reason="" if asked is None else asked.reason,

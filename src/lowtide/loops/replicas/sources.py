@@ -1,7 +1,7 @@
 """Asks the sources of engines what there is, and applies what follows to this process.
 
 Runs in every process that calls engines: workers, and API processes for live calls. Each source has
-one look under way at most, as a task of its own, so one that hangs delays no other. Invariants:
+one reading under way at most, as a task of its own, so one that hangs delays no other. Invariants:
 what was found is applied in one step for all sources; a source that fails keeps what it told last
 (core/replicas/found_engines.py) and is asked again; one that was taken out of the settings is
 closed, and its engines leave.
@@ -43,7 +43,7 @@ class _Watched(msgspec.Struct, eq=False):
     source: EngineSource
     view: SourceView = SourceView()
     due_s: float = _NOW
-    look: asyncio.Task[Listing] | None = None
+    reading: asyncio.Task[Listing] | None = None
     left_out: str = ""
     """What of the list could not be taken over, and why."""
 
@@ -59,13 +59,13 @@ class SourcesLoop:
         engines: FoundEngines,
         *,
         wake: Callable[[], None],
-        on_look: Callable[[tuple[SourceReport, ...]], None] = lambda _: None,
+        on_update: Callable[[tuple[SourceReport, ...]], None] = lambda _: None,
     ) -> None:
-        """`wake` asks for a tick; `on_look` is called at each with the state of all sources."""
+        """`wake` asks for a tick; `on_update` is called at each with the state of all sources."""
         self._clock = clock
         self._engines = engines
         self._wake = wake
-        self._on_look = on_look
+        self._on_update = on_update
         self._watched: dict[str, _Watched] = {}
         self._applied: Found | None = None
         self._apply_due_s = _NOW
@@ -83,17 +83,17 @@ class SourcesLoop:
         self._wake()
 
     async def tick(self, now: datetime) -> datetime | None:
-        """Takes over the looks that have ended, applies what changed, and begins those due."""
+        """Takes over the readings that have ended, applies what changed, and begins those due."""
         retired, self._retired = self._retired, []
         await asyncio.gather(*(source.aclose() for source in retired))
         for label, watched in self._watched.items():
-            if watched.look is not None and watched.look.done():
+            if watched.reading is not None and watched.reading.done():
                 self._see(label, watched, now)
         self._apply()
         for label, watched in self._watched.items():
-            if watched.look is None and self._clock.monotonic() >= watched.due_s:
+            if watched.reading is None and self._clock.monotonic() >= watched.due_s:
                 self._begin(label, watched)
-        self._on_look(self.reports())
+        self._on_update(self.reports())
         due_s = self._next_s()
         return None if due_s is None else now + timedelta(seconds=due_s - self._clock.monotonic())
 
@@ -102,9 +102,11 @@ class SourcesLoop:
         `limits.SOURCE_START_S`.
         """
         await self.tick(now)
-        looks = [watched.look for watched in self._watched.values() if watched.look is not None]
-        if looks:
-            await asyncio.wait(looks, timeout=limits.SOURCE_START_S)
+        readings = [
+            watched.reading for watched in self._watched.values() if watched.reading is not None
+        ]
+        if readings:
+            await asyncio.wait(readings, timeout=limits.SOURCE_START_S)
         await self.tick(now)
 
     def reports(self) -> tuple[SourceReport, ...]:
@@ -124,20 +126,20 @@ class SourcesLoop:
         for watched in self._watched.values():
             self._retire(watched)
         self._watched = {}
-        looks, self._retired = self._retired, []
-        await asyncio.gather(*(source.aclose() for source in looks))
+        readings, self._retired = self._retired, []
+        await asyncio.gather(*(source.aclose() for source in readings))
 
     def _begin(self, label: str, watched: _Watched) -> None:
-        look = asyncio.create_task(watched.source.look(), name=f"look at {label}")
-        look.add_done_callback(lambda _: self._wake())
-        watched.look = look
+        reading = asyncio.create_task(watched.source.read(), name=f"read {label}")
+        reading.add_done_callback(lambda _: self._wake())
+        watched.reading = reading
 
     def _see(self, label: str, watched: _Watched, now: datetime) -> None:
-        look, watched.look = watched.look, None
-        assert look is not None and look.done()
+        reading, watched.reading = watched.reading, None
+        assert reading is not None and reading.done()
         before, now_s = watched.view, self._clock.monotonic()
         try:
-            listing = look.result()
+            listing = reading.result()
         except SourceError as error:
             watched.view = before.failed(str(error), now)
             watched.due_s = now_s + limits.SOURCE_AGAIN_S
@@ -170,17 +172,17 @@ class SourcesLoop:
         self._applied, self._apply_due_s = usable, now_s + limits.SOURCE_AGAIN_S
 
     def _next_s(self) -> float | None:
-        """The monotonic second of the next thing to do; None: when a look has ended."""
+        """The monotonic second of the next thing to do; None: when a reading has ended."""
         now_s = self._clock.monotonic()
-        due = [watched.due_s for watched in self._watched.values() if watched.look is None]
+        due = [watched.due_s for watched in self._watched.values() if watched.reading is None]
         if any(watched.left_out for watched in self._watched.values()):
             due.append(self._apply_due_s)
         holds = (watched.view.next_usable_s(now_s) for watched in self._watched.values())
         return min([*due, *(at_s for at_s in holds if at_s is not None)], default=None)
 
     def _retire(self, watched: _Watched) -> None:
-        if watched.look is not None:
-            watched.look.cancel()
+        if watched.reading is not None:
+            watched.reading.cancel()
         self._retired.append(watched.source)
 
 

@@ -87,16 +87,16 @@ class ControlLoop:
         calls: InFlightCalls,
         clock: Clock,
         *,
-        on_look: Callable[[Replica, bool], None] = lambda *_: None,
+        on_update: Callable[[Replica, bool], None] = lambda *_: None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_look` is called for each replica at each poll, with whether this worker owns it;
+        """`on_update` is called for each replica at each poll, with whether this worker owns it;
         `wake` when a window grew.
         """
         self._controlled = controlled
         self._calls = calls
         self._clock = clock
-        self._on_look = on_look
+        self._on_update = on_update
         self._wake = wake
         self.watch_live_calls()
 
@@ -123,10 +123,10 @@ class ControlLoop:
             window = each.replica.window
             self._steer(each, metrics, own_max, now_s)
             has_grown = has_grown or each.replica.window > window
-            self._on_look(each.replica, True)
+            self._on_update(each.replica, True)
         for each in there:
             if each not in ours:
-                self._on_look(each.replica, False)
+                self._on_update(each.replica, False)
         if has_grown:
             self._wake()
         return now + timedelta(seconds=limits.CONTROL_POLL_S)
@@ -205,15 +205,15 @@ class EngineProbeLoop:
     async def tick(self, now: datetime) -> datetime | None:
         """Looks at those that are due."""
         now_s = self._clock.monotonic()
-        await asyncio.gather(*(self._look(each) for each in self._controlled if _due(each, now_s)))
+        await asyncio.gather(*(self._probe(each) for each in self._controlled if _due(each, now_s)))
         return now + timedelta(seconds=limits.PROBE_AGAIN_S)
 
-    async def _look(self, each: ReplicaControl) -> None:
+    async def _probe(self, each: ReplicaControl) -> None:
         prober = each.prober
         info = await prober.probe()
         now_s = self._clock.monotonic()
         if each.prober is not prober:
-            return  # its settings changed meanwhile: the next look asks by the new ones
+            return  # its settings changed meanwhile: the next reading asks by the new ones
         if info is None:
             each.probe_at_s = now_s + limits.PROBE_AGAIN_S
             return

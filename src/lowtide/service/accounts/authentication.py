@@ -117,8 +117,8 @@ class Authenticator:
         known = self._known.get(key_id)
         if known is not None and now_s - known[0] < limits.KEY_CACHE_S:
             return known[1]
-        looked_at_s = self._unknown.get(key_id)
-        if looked_at_s is not None and now_s - looked_at_s < limits.KEY_CACHE_S:
+        asked_at_s = self._unknown.get(key_id)
+        if asked_at_s is not None and now_s - asked_at_s < limits.KEY_CACHE_S:
             return None
         changes = self._changes
         owner = await self._flights.get(key_id, lambda: self._tenants.key_owner(key_id))

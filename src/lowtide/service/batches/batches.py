@@ -49,7 +49,7 @@ NOTHING_SPENT: Final = Cost()
 Loop = Literal["validate", "dispatch", "assemble"]
 """The loops that `wake` may wake, so that nothing waits for the next poll."""
 
-Look = Callable[[], Awaitable[Standing]]
+ReadStanding = Callable[[], Awaitable[Standing]]
 """What the workers say of themselves now; see service/standings.py."""
 
 
@@ -94,7 +94,7 @@ class BatchService:
         new_id: NewId,
         allowance: Quotas,
         wake: Callable[[Loop], None],
-        standing: Look = nothing_known,
+        standing: ReadStanding = nothing_known,
         prospects: Forecasts | None = None,
         webhooks: WebhookService | None = None,
         asleep: Callable[[], Awaitable[Mapping[str, Asleep]]] = nothing_asleep,

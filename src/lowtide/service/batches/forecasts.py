@@ -132,7 +132,7 @@ class Forecasts:
         running = [batch.id for batch in batches if batch.status == "in_progress"]
         if not running:
             return {}
-        view = await self._look()
+        view = await self._read_view()
         return {batch_id: _prospect(view.parts.get(batch_id, ()), view) for batch_id in running}
 
     async def for_file(
@@ -143,7 +143,7 @@ class Forecasts:
         The models and costs of the file are those of its first `FORESIGHT_LINES`: what follows
         validation is exact. Unknown where these have an error.
         """
-        view = await self._look()
+        view = await self._read_view()
         if not view.capacity.paces and not view.capacity.cells:
             return UNKNOWN
         plan = await self._sample(file, endpoint, model_override)
@@ -157,14 +157,14 @@ class Forecasts:
         self, models: Mapping[str, ModelTotals], endpoint: str, deadline_at: datetime
     ) -> Feasibility:
         """Whether that work could be done in time, were it planned now."""
-        view = await self._look()
+        view = await self._read_view()
         if not view.capacity.paces and not view.capacity.cells:
             return UNKNOWN
         return combine(_verdicts(models, endpoint, deadline_at, view))
 
     async def all(self) -> tuple[datetime, list[PoolForecast]]:
         """What is known of every pool, and the instant of that."""
-        view = await self._look()
+        view = await self._read_view()
         known = view.capacity
         models = view.backlog.keys() | known.cells.keys() | known.paces.keys()
         return view.at, [_forecast(model, view) for model in sorted(models)]
@@ -186,7 +186,7 @@ class Forecasts:
         validated = validator.finish()
         return validated if isinstance(validated, Plan) else None
 
-    async def _look(self) -> _View:
+    async def _read_view(self) -> _View:
         reading = await self._readings.latest()
         if self._view is None or self._view.reading is not reading:
             self._view = _View(reading, self._catalogue.hours)

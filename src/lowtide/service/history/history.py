@@ -1,7 +1,7 @@
 """History for readers: rates up to this moment, everything that happened to a batch, and replicas.
 
 Called by the routes of the HTTP API and the console. Invariant: what a batch has done since the
-last look is added from its own counters, so rates add up to its counts at any time.
+last reading is added from its own counters, so rates add up to its counts at any time.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

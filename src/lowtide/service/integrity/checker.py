@@ -36,7 +36,7 @@ class ConsistencyChecker:
         self._store = store
         self._blobs = blobs
         self._on_progress = on_progress
-        self._looked = 0
+        self._walked = 0
         self._turns = asyncio.Semaphore(limits.INTEGRITY_CHECKS_MAX)
         self.checked = 0
         self.missing = 0
@@ -137,13 +137,13 @@ class ConsistencyChecker:
                 newlines += block.count(b"\n")
                 last = block[-1:] or last
         except BlobNotFound:
-            return True  # gone between two looks: the row has let go of it, or the next look tells
+            return True  # gone meanwhile: the row has let go of it, or the next check tells
         lines = newlines + (last != b"\n")
         return (digest.hexdigest(), lines) == (file.sha256, file.lines)
 
     def _advance(self, count: int) -> None:
-        self._looked += count
-        self._on_progress(self._looked)
+        self._walked += count
+        self._on_progress(self._walked)
 
 
 async def size_or_none(blobs: Blobs, key: str) -> int | None:

@@ -2,9 +2,10 @@
 
 Called by the live API for `service_tier: "flex"`. Calls of one key and endpoint that come within
 `FLEX_GATHER_S` become one batch (a call group), which is planned, run, settled and charged like any
-other; `look`, ticked by loops/live/flex_results.py, gives each result to its caller as soon as a
-commit has made it durable. Invariants: a caller gets an answer only after it is charged, exactly
-once; a group whose callers have all left is cancelled; nothing is held beyond `FLEX_HOLD_S`.
+other; `deliver_results`, ticked by loops/live/flex_results.py, gives each result to its caller as
+soon as a commit has made it durable. Invariants: a caller gets an answer only after it is charged,
+exactly once; a group whose callers have all left is cancelled; nothing is held beyond
+`FLEX_HOLD_S`.
 """
 
 import asyncio
@@ -70,7 +71,7 @@ class _CallGroup:
 
 class FlexService:
     """Collects flex calls into batches and holds them until their results are there. One per
-    process with an HTTP API; its callers' groups are its own. `wake` asks for a `look` soon.
+    process with an HTTP API; its callers' groups are its own. `wake` asks for that soon.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class FlexService:
         finally:
             self._places.give_back(organization_id, 1)
 
-    async def look(self) -> bool:
+    async def deliver_results(self) -> bool:
         """Delivers the results that are there. Returns whether calls still wait. Raises
         StoreError, BlobError.
         """

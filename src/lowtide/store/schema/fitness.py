@@ -18,7 +18,7 @@ _POOLED: Final = (
     "the address of the database is that of a pooler that shares sessions (PgBouncer with pool_mode"
     " = transaction or statement). Name PostgreSQL itself, or a pool with pool_mode = session."
 )
-_LOOKS: Final = 3
+_ATTEMPTS: Final = 3
 """Turns of two sessions: one turn may find two free sessions of a pool by chance."""
 
 
@@ -66,7 +66,7 @@ async def is_pooled(connect: Callable[[], Awaitable[Any]]) -> bool:
             sessions.append(await connect())
             seen.append(set())
         with driver_errors():
-            for _ in range(_LOOKS):
+            for _ in range(_ATTEMPTS):
                 for session, pids in zip(sessions, seen, strict=True):
                     async with session.transaction():
                         pids.add(await session.fetchval("SELECT pg_backend_pid()"))

@@ -249,7 +249,7 @@ def first_waiting(
             chunks.c.batch_id == of_batch.id,
         ]
     shut = [endpoint for of_model, endpoint in without if of_model == model]
-    if shut:  # the endpoint is the batch's: a look at its row for each chunk that is passed over
+    if shut:  # the endpoint is the batch's: a reading of its row for each chunk that is passed over
         is_open = batches.c.endpoint.not_in(shut)
         mine.append(exists().where(batches.c.id == chunks.c.batch_id, is_open))
     queue = select(chunks).where(*mine).order_by(*CLAIM_ORDER).limit(limit)

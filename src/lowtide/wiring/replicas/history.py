@@ -21,11 +21,11 @@ def replica_history(
 ) -> ReplicaHistoryLoop:
     """The loop of this process. `tallies` None: it sends no batch calls."""
     return ReplicaHistoryLoop(
-        store, new_id("process-"), lambda: replica_looks(replicas, tallies, clock.monotonic())
+        store, new_id("process-"), lambda: replica_totals(replicas, tallies, clock.monotonic())
     )
 
 
-def replica_looks(
+def replica_totals(
     replicas: ReplicaSet[Calling], tallies: Tallies | None, now_s: float
 ) -> Mapping[str, ReplicaTotals]:
     """The totals of each replica by its name at that monotonic second."""

@@ -30,7 +30,7 @@ _CHECKED: Final = "checked by the settings"
 
 
 def open_scaler(scaler: ScalerSettings, data_dir: Path) -> Scaler:
-    """Returns the adapter for a scaler. Nothing is read or sent before its first look.
+    """Returns the adapter for a scaler. Nothing is read or sent before its first reading.
 
     Each kind is imported once it is named, as of sources.
     """
@@ -122,7 +122,7 @@ class EngineScalers:
             return {model: each.need for model, each in (await scale.all()).items()}
 
         self._loop = ScalersLoop(
-            self._clock, needs, wake=self._wake, on_ask=count_ask, on_look=show_scalers
+            self._clock, needs, wake=self._wake, on_ask=count_ask, on_update=show_scalers
         )
         loops: list[Loop] = [self._loop]
         if store is not None:

@@ -20,7 +20,7 @@ _CHECKED: Final = "checked by the settings"
 
 
 def open_source(source: SourceSettings) -> EngineSource:
-    """Returns the adapter for a source. Nothing is read or sent before its first look.
+    """Returns the adapter for a source. Nothing is read or sent before its first reading.
 
     Each kind is imported once it is named: together they bring a hundred modules.
     """
@@ -82,7 +82,7 @@ class EngineSources:
         open_one: Callable[[SourceSettings], EngineSource] = open_source,
     ) -> None:
         self.loop = SourcesLoop(
-            clock, engines, wake=wake, on_look=lambda _: show_sources(self.reports())
+            clock, engines, wake=wake, on_update=lambda _: show_sources(self.reports())
         )
         self._clock = clock
         self._open = open_one

@@ -78,8 +78,8 @@ async def test_a_newcomer_waits_for_one_call_of_each_other_organization(database
     guard = AuthMiddleware(database)
     calls = [call(guard, owner) for _ in range(50) for owner in ("a", "b", "c")]
     await settle()
-    assert len(database.begun) == limits.LOOKS_AT_ONCE
-    assert max(database.begun.count(owner) for owner in "abc") <= limits.LOOKS_AT_ONCE // 2
+    assert len(database.begun) == limits.READS_AT_ONCE
+    assert max(database.begun.count(owner) for owner in "abc") <= limits.READS_AT_ONCE // 2
     calls.append(call(guard, "new"))
     await settle()
     for number in range(4):
@@ -116,7 +116,7 @@ async def test_a_client_that_reads_slowly_has_no_turn_any_more(database: Databas
 @pytest.mark.parametrize("other", [{"method": "POST"}, {"path": "/v1/files/f/content"}])
 async def test_uploads_and_downloads_take_no_turn(database: Database, other: Any) -> None:
     guard = AuthMiddleware(database)
-    calls = [call(guard, "a", **other) for _ in range(3 * limits.LOOKS_AT_ONCE)]
+    calls = [call(guard, "a", **other) for _ in range(3 * limits.READS_AT_ONCE)]
     await settle()
     assert len(database.begun) == len(calls)
     for served in database.waiting:
@@ -126,7 +126,7 @@ async def test_uploads_and_downloads_take_no_turn(database: Database, other: Any
 
 async def test_a_caller_that_leaves_gives_its_turn_back(database: Database) -> None:
     guard = AuthMiddleware(database)
-    calls = [call(guard, owner) for owner in "ab" for _ in range(limits.LOOKS_AT_ONCE)]
+    calls = [call(guard, owner) for owner in "ab" for _ in range(limits.READS_AT_ONCE)]
     await settle()
     for each in calls:
         each.cancel()

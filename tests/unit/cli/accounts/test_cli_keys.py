@@ -47,7 +47,7 @@ def alone(run_main: Run, tmp_path: Path) -> Prompt:
 def is_accepted(data_dir: Path, credential: str) -> bool:
     """Whether a server on that data directory would let this key in."""
 
-    async def look() -> bool:
+    async def examine() -> bool:
         store = SqlStore.sqlite(data_dir / "lowtide.db")
         await store.open()
         try:
@@ -59,7 +59,7 @@ def is_accepted(data_dir: Path, credential: str) -> bool:
             await store.aclose()
         return True
 
-    return asyncio.run(look())
+    return asyncio.run(examine())
 
 
 # ---- keys

@@ -150,21 +150,25 @@ def beat(number: int) -> Fleet:
 
 
 def test_a_worker_is_gone_when_its_heartbeat_stood_still_for_its_lease() -> None:
-    watch = MembershipView().look(beat(1), 100.0, 15.0)
+    watch = MembershipView().observe(beat(1), 100.0, 15.0)
     for at_s in (110.0, 120.0, 129.9):
-        watch = watch.look(beat(1), at_s, 15.0)
+        watch = watch.observe(beat(1), at_s, 15.0)
         assert watch.gone(beat(1)) == ()
-    watch = watch.look(beat(1), 130.0, 15.0)
+    watch = watch.observe(beat(1), 130.0, 15.0)
     assert [member.worker_id for member in watch.gone(beat(1))] == ["a"]
 
 
 def test_a_heartbeat_that_moves_begins_the_lease_anew() -> None:
-    watch = MembershipView().look(beat(1), 100.0, 15.0).look(beat(1), 114.0, 15.0)
-    watch = watch.look(beat(2), 128.0, 15.0).look(beat(2), 140.0, 15.0).look(beat(2), 150.0, 15.0)
+    watch = MembershipView().observe(beat(1), 100.0, 15.0).observe(beat(1), 114.0, 15.0)
+    watch = (
+        watch.observe(beat(2), 128.0, 15.0)
+        .observe(beat(2), 140.0, 15.0)
+        .observe(beat(2), 150.0, 15.0)
+    )
     assert watch.gone(beat(2)) == ()
 
 
 def test_nobody_is_given_up_for_a_time_in_which_nobody_looked() -> None:
     """The database was away: all heartbeats stood still."""
-    watch = MembershipView().look(beat(1), 100.0, 15.0).look(beat(1), 500.0, 15.0)
+    watch = MembershipView().observe(beat(1), 100.0, 15.0).observe(beat(1), 500.0, 15.0)
     assert watch.gone(beat(1)) == ()

@@ -12,7 +12,7 @@ from lowtide.core.replicas.scaler_asks import (
     Bounds,
     ReplicaNeed,
     ScalerAsk,
-    ScalerLook,
+    ScalerStatus,
     ScalerView,
     late,
     needed_of_all,
@@ -28,9 +28,9 @@ def asked(
     wanted: int, target: int, *, running: int | None = None, changed_at: datetime = LONG_AGO,
     bounds: tuple[int, int] = (0, 8), **more: Any,
 ) -> int | None:  # fmt: skip
-    look = ScalerLook(target=target, running=target if running is None else running)
+    status = ScalerStatus(target=target, running=target if running is None else running)
     need = ReplicaNeed(replicas=wanted, hold_s=HOLD_S, **more)
-    return next_ask(need, look, Bounds(*bounds), changed_at, NOW)
+    return next_ask(need, status, Bounds(*bounds), changed_at, NOW)
 
 
 def test_a_number_that_is_there_is_not_asked_for() -> None:
@@ -116,13 +116,13 @@ def test_of_several_models_the_largest_number_counts_and_all_have_to_be_known() 
 
 
 def test_replicas_that_do_not_come_are_told_once_they_should_have() -> None:
-    need, look = ReplicaNeed(replicas=2, hold_s=HOLD_S), ScalerLook(target=2, running=1)
+    need, status = ReplicaNeed(replicas=2, hold_s=HOLD_S), ScalerStatus(target=2, running=1)
     for passed_s, is_late in ((HOLD_S, False), (2 * HOLD_S, True)):
-        words = late(need, look, NOW - timedelta(seconds=passed_s), NOW)
+        words = late(need, status, NOW - timedelta(seconds=passed_s), NOW)
         assert bool(words) == is_late
     assert words.startswith("2 asked for, 1 running there, and no engine answers")
-    assert not late(ReplicaNeed(replicas=2, present=1, hold_s=HOLD_S), look, LONG_AGO, NOW)
-    assert not late(need, ScalerLook(target=0, running=0), LONG_AGO, NOW)
+    assert not late(ReplicaNeed(replicas=2, present=1, hold_s=HOLD_S), status, LONG_AGO, NOW)
+    assert not late(need, ScalerStatus(target=0, running=0), LONG_AGO, NOW)
 
 
 def test_each_failure_waits_longer_up_to_a_bound_and_a_later_row_begins_anew() -> None:
@@ -139,13 +139,13 @@ def test_each_failure_waits_longer_up_to_a_bound_and_a_later_row_begins_anew() -
 def test_an_error_is_reported_until_what_was_asked_for_runs() -> None:
     view = ScalerView(since=NOW, asked=ScalerAsk(2, NOW, "why")).failed("it fell", NOW)
     assert view.error_since == NOW
-    down = view.looked(ScalerLook(target=1, running=1))
+    down = view.with_status(ScalerStatus(target=1, running=1))
     assert (down.error, down.error_since) == ("it fell", NOW)
-    up = down.looked(ScalerLook(target=2, running=2))
+    up = down.with_status(ScalerStatus(target=2, running=2))
     assert (up.error, up.error_since) == ("", None)
 
 
 @pytest.mark.parametrize("running", [0, 1])
 def test_a_dry_run_never_waits_for_what_it_did_not_ask(running: int) -> None:
     view = ScalerView(since=NOW, asked=ScalerAsk(5, NOW, "why", is_dry=True)).failed("away", NOW)
-    assert view.looked(ScalerLook(target=running, running=running)).error == ""
+    assert view.with_status(ScalerStatus(target=running, running=running)).error == ""

@@ -35,7 +35,9 @@ class Reading:
 
 
 def read_all(
-    budget: ReplyBudget, replies: Sequence[Reading], look: Callable[[], None] = lambda: None
+    budget: ReplyBudget,
+    replies: Sequence[Reading],
+    resume_waiting: Callable[[], None] = lambda: None,
 ) -> tuple[list[str], int]:
     """Block by block, each in its turn: owners in the order of their ends, and the most held."""
     left, ended, most, still = list(replies), [], 0, 0
@@ -45,7 +47,7 @@ def read_all(
         ended += [reply.owner for reply in done]
         left = [reply for reply in left if reply not in done]
         most = max(most, budget.held)
-        look()
+        resume_waiting()
         still = still + 1 if not done and budget.held == before else 0
         assert still < 3, "nothing moves"
     return ended, most
@@ -100,7 +102,7 @@ def test_what_cannot_be_given_away_counts_and_nothing_more_is_read_meanwhile() -
         reply.read()
     assert reply.is_paused
     backlog = 0
-    budget.look()
+    budget.resume_waiting()
     assert not reply.is_paused
 
 

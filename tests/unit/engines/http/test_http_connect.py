@@ -240,7 +240,7 @@ async def test_a_plain_engine_is_asked_for_at_the_proxy_by_its_whole_address(
     client = HttpEngine("http://far.invalid/v1", proxy=f"http://me:s3cret@{place}")
     await client.get("/models", ATTEMPT_S)
     await client.aclose()
-    (asked,) = upstream.looks
+    (asked,) = upstream.polls
     assert asked.path == "http://far.invalid/v1/models"
     assert asked.headers["host"] == "far.invalid"
     assert asked.headers["proxy-authorization"] == "Basic bWU6czNjcmV0"

@@ -197,4 +197,4 @@ async def test_the_kind_that_the_operator_names_is_believed() -> None:
         found = await prober.probe()
         assert found is not None
         assert (found.kind, found.reader, found.priority) == ("openai", None, None)
-        assert server.looks == []
+        assert server.polls == []

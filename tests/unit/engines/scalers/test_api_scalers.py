@@ -23,7 +23,7 @@ APPLICATIONS = {
     }
 }
 CALLS: dict[str, Callable[[Scaler], Any]] = {
-    "look": lambda s: s.look(), "ask": lambda s: s.ask(2), "check": lambda s: s.check()
+    "read": lambda s: s.read(), "ask": lambda s: s.ask(2), "check": lambda s: s.check()
 }  # fmt: skip
 
 
@@ -55,12 +55,12 @@ async def test_a_token_that_rotates_is_read_again_and_never_told(tmp_path: Path)
         scaler = DeploymentScale(JsonApi(url, token_file=token), "default", "vllm")
         for text in ("first", "second"):
             token.write_text(text)
-            await scaler.look()
+            await scaler.read()
         token.write_text("bad token\n\n")
-        await scaler.look()
+        await scaler.read()
         token.unlink()
         with pytest.raises(ScalerError, match="cannot be read: No such file"):
-            await scaler.look()
+            await scaler.read()
         await scaler.aclose()
     assert seen == ["bearer first", "bearer second", "bearer bad token"]
 
@@ -102,15 +102,15 @@ async def test_what_ray_does_not_know_is_an_error_and_no_zero(
     applications: Any, words: str
 ) -> None:
     answer = json.dumps({"applications": applications}).encode()
-    assert words in await refused(ray, (200, answer), "look")
+    assert words in await refused(ray, (200, answer), "read")
 
 
 async def test_of_rays_replicas_those_count_that_run() -> None:
     async with small_http_server(lambda _: (200, json.dumps(APPLICATIONS).encode())) as url:
         scaler = ray(url)
-        look = await scaler.look()
+        status = await scaler.read()
         await scaler.aclose()
-    assert (look.target, look.running, look.hides) == (2, 1, True)
+    assert (status.target, status.running, status.hides) == (2, 1, True)
 
 
 async def test_names_are_quoted_into_paths() -> None:

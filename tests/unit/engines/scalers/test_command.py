@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lowtide import limits
-from lowtide.core.replicas.scaler_asks import ScalerLook
+from lowtide.core.replicas.scaler_asks import ScalerStatus
 from lowtide.engines.scalers.command import Commands, CommandScaler
 from lowtide.engines.scalers.engine_log import EngineLog
 from lowtide.engines.scalers.process_slot import ProcessSlot
@@ -70,12 +70,12 @@ async def until(fact: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def looked(scaler: CommandScaler, fact: Callable[[ScalerLook], bool]) -> ScalerLook:
+async def read_until(scaler: CommandScaler, fact: Callable[[ScalerStatus], bool]) -> ScalerStatus:
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            look = await scaler.look()
-            if fact(look):
-                return look
+            status = await scaler.read()
+            if fact(status):
+                return status
             await asyncio.sleep(0.005)
 
 
@@ -90,11 +90,11 @@ async def test_a_command_knows_its_replica_and_none_of_the_secrets(box: Box) -> 
 async def test_one_that_ends_by_itself_is_told_once_with_its_last_words(box: Box) -> None:
     scaler = box.scaler("echo loading; echo out of memory >&2; exit 3")
     await scaler.ask(1)
-    look = await looked(scaler, lambda look: bool(look.error))
-    assert look.target == 0
-    assert look.error.startswith("replica 0 has ended by itself with status 3: out of memory")
-    assert str(box.folder / "0.log") in look.error
-    assert (await scaler.look()).error == ""
+    status = await read_until(scaler, lambda status: bool(status.error))
+    assert status.target == 0
+    assert status.error.startswith("replica 0 has ended by itself with status 3: out of memory")
+    assert str(box.folder / "0.log") in status.error
+    assert (await scaler.read()).error == ""
 
 
 async def test_a_program_that_is_not_there_is_told(box: Box) -> None:
@@ -103,9 +103,9 @@ async def test_a_program_that_is_not_there_is_told(box: Box) -> None:
     with pytest.raises(ScalerError, match="no-such-engine: no such program"):
         await scaler.check()
     await scaler.ask(1)
-    look = await looked(scaler, lambda look: bool(look.error))
-    assert "status 127" in look.error
-    assert "not found" in look.error
+    status = await read_until(scaler, lambda status: bool(status.error))
+    assert "status 127" in status.error
+    assert "not found" in status.error
 
 
 async def test_the_end_is_told_with_its_status_though_the_lock_is_free_before(box: Box) -> None:
@@ -115,10 +115,10 @@ async def test_the_end_is_told_with_its_status_though_the_lock_is_free_before(bo
     await scaler.ask(1)
     slot = ProcessSlot(box.slots / "0.slot", 0)
     await until(lambda: slot.state().condition == "ended")
-    assert (await scaler.look()).error == ""
+    assert (await scaler.read()).error == ""
     await asyncio.to_thread(gate.write_text, "go\n")
-    look = await looked(scaler, lambda look: bool(look.error))
-    assert "with status 3" in look.error
+    status = await read_until(scaler, lambda status: bool(status.error))
+    assert "with status 3" in status.error
 
 
 async def test_a_slot_knows_the_status_of_its_process_until_the_next_start(box: Box) -> None:
@@ -145,7 +145,7 @@ async def test_what_runs_is_stopped_from_the_top_as_a_group(box: Box) -> None:
     await until(lambda: all(box.log(n).strip() for n in range(2)))
     kept = box.pid(0)
     await scaler.ask(1)
-    assert (box.pid(0), (await scaler.look()).running) == (kept, 1)
+    assert (box.pid(0), (await scaler.read()).running) == (kept, 1)
     await scaler.ask(0)
     for replica in range(2):  # the child holds the slot, too
         assert ProcessSlot(box.slots / f"{replica}.slot", replica).state().condition == "empty"
@@ -157,7 +157,7 @@ async def test_one_that_is_stopped_as_it_starts_is_waited_for_and_ended(box: Box
         async with asyncio.timeout(PATIENCE_S):
             await scaler.ask(1)
             await scaler.ask(0)
-        assert await scaler.look() == ScalerLook(target=0, running=0)
+        assert await scaler.read() == ScalerStatus(target=0, running=0)
 
 
 async def test_one_that_takes_no_notice_is_killed(box: Box) -> None:
@@ -165,7 +165,7 @@ async def test_one_that_takes_no_notice_is_killed(box: Box) -> None:
     await scaler.ask(1)
     await until(lambda: "up" in box.log(0))
     await scaler.ask(0)
-    assert (await scaler.look()) == ScalerLook(target=0, running=0)
+    assert (await scaler.read()) == ScalerStatus(target=0, running=0)
 
 
 async def test_what_a_killed_lowtide_has_started_is_found_and_not_doubled(box: Box) -> None:
@@ -184,13 +184,13 @@ async def test_what_a_killed_lowtide_has_started_is_found_and_not_doubled(box: B
     ended = await asyncio.to_thread(subprocess.run, command, timeout=PATIENCE_S, check=False)
     assert ended.returncode == -signal.SIGKILL
     scaler = box.scaler("echo second; exec sleep 600")
-    assert await scaler.look() == ScalerLook(target=1, running=1)
+    assert await scaler.read() == ScalerStatus(target=1, running=1)
     await until(lambda: box.pid(0) is not None)
     await scaler.ask(1)
     await until(lambda: "up" in box.log(0))
     assert "second" not in box.log(0)
     await scaler.ask(0)
-    assert await scaler.look() == ScalerLook(target=0, running=0)
+    assert await scaler.read() == ScalerStatus(target=0, running=0)
 
 
 async def test_a_start_command_that_leaves_an_engine_behind_has_its_stop_command(box: Box) -> None:
@@ -200,12 +200,12 @@ async def test_a_start_command_that_leaves_an_engine_behind_has_its_stop_command
     await scaler.ask(1)
     slot = ProcessSlot(box.slots / "0.slot", 0)
     await until(lambda: slot.state().is_detached)
-    assert await box.scaler(start, stop=("true",)).look() == ScalerLook(target=1, running=1)
+    assert await box.scaler(start, stop=("true",)).read() == ScalerStatus(target=1, running=1)
     await scaler.ask(1)
     assert box.log(0).split() == ["left"]
     await scaler.ask(0)
     assert box.log(0).split() == ["left", "stopped", "0"]
-    assert (await scaler.look()).target == 0
+    assert (await scaler.read()).target == 0
 
 
 async def test_a_stop_command_that_fails_leaves_it_running_and_says_so(box: Box) -> None:
@@ -215,7 +215,7 @@ async def test_a_stop_command_that_fails_leaves_it_running_and_says_so(box: Box)
     await until(lambda: slot.state().is_detached)
     with pytest.raises(ScalerError, match="ended with status 4: no daemon"):
         await scaler.ask(0)
-    assert (await scaler.look()).target == 1
+    assert (await scaler.read()).target == 1
     slow = box.scaler("true", stop=("sleep", "600"), stop_s=0.05)
     with pytest.raises(ScalerError, match=r"longer than 0.05 s"):
         await slow.ask(0)
@@ -229,7 +229,7 @@ async def test_what_a_detached_engine_left_behind_ends_with_the_machine(
     slot = ProcessSlot(box.slots / "0.slot", 0)
     await until(lambda: slot.state().is_detached)
     monkeypatch.setattr("lowtide.engines.scalers.process_slot._boot", lambda: "another")
-    assert (await scaler.look()).target == 0
+    assert (await scaler.read()).target == 0
 
 
 def test_a_slot_that_is_held_is_not_started_again(box: Box) -> None:

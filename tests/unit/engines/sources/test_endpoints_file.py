@@ -71,7 +71,7 @@ def test_a_file_runs_nothing_that_it_names() -> None:
 
 
 async def names(source: EndpointsFile) -> list[str]:
-    return [engine.name for engine in (await source.look()).engines]
+    return [engine.name for engine in (await source.read()).engines]
 
 
 def entry(name: str) -> str:
@@ -108,11 +108,11 @@ async def test_a_file_that_is_missing_or_empty_takes_no_engine_away(
     path = tmp_path / "endpoints.yaml"
     path.write_text(entry("a"))
     source = EndpointsFile(path)
-    await source.look()
+    await source.read()
     broken(path)
     with pytest.raises(SourceError, match=f"{path}: "):
         for _ in range(2):
-            await source.look()
+            await source.read()
 
 
 async def test_a_file_too_large_to_be_a_list_is_not_read(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ async def test_a_file_too_large_to_be_a_list_is_not_read(tmp_path: Path) -> None
     path.touch()
     os.truncate(path, limits.SOURCE_BYTES_MAX + 1)
     with pytest.raises(SourceError, match="too many for a list"):
-        await EndpointsFile(path).look()
+        await EndpointsFile(path).read()
 
 
 async def test_a_file_system_that_hangs_takes_one_thread_and_is_an_error(
@@ -142,7 +142,7 @@ async def test_a_file_system_that_hangs_takes_one_thread_and_is_an_error(
     monkeypatch.setattr(limits, "SOURCE_READ_S", 0.0)
     for _ in range(3):
         with pytest.raises(SourceError, match="cannot be read within 0 s"):
-            await source.look()
+            await source.read()
         await asyncio.to_thread(started.wait)
     goes_on.set()
     monkeypatch.undo()

@@ -31,12 +31,12 @@ class Cluster:
         client = JsonApi(self.url, token_file=self.token)
         return ServiceEndpoints(client, "default", "vllm", port=port, by_service=by_service)
 
-    async def look(self) -> Listing:
+    async def read(self) -> Listing:
         async with asyncio.timeout(PATIENCE_S):
-            return await self.source.look()
+            return await self.source.read()
 
     async def names(self) -> list[str]:
-        return [each.name for each in (await self.look()).engines]
+        return [each.name for each in (await self.read()).engines]
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 async def watching(cluster: Cluster) -> "asyncio.Task[Listing]":
     """A look that waits for news, once the server has its watch."""
     before = len(cluster.api.watches)
-    look = asyncio.create_task(cluster.look())
+    reading = asyncio.create_task(cluster.read())
     async with asyncio.timeout(PATIENCE_S):
         await cluster.api.saw_watches(before + 1)
-    return look
+    return reading
 
 
 def names_of(listing: Listing) -> list[str]:
@@ -64,31 +64,31 @@ def names_of(listing: Listing) -> list[str]:
 
 async def ended_watch(cluster: Cluster) -> Listing:
     """What a look tells whose watch the server ends without news."""
-    look = await watching(cluster)
+    reading = await watching(cluster)
     cluster.api.end_watches()
-    return await look
+    return await reading
 
 
 async def test_news_are_told_as_they_come_with_one_list_and_one_watch(cluster: Cluster) -> None:
     assert await cluster.names() == ["default/a"]
-    look = await watching(cluster)
+    reading = await watching(cluster)
     cluster.api.put("s", [pod("a", "10.0.0.1"), pod("b", "10.0.0.2")])
-    assert names_of(await look) == ["default/a", "default/b"]
+    assert names_of(await reading) == ["default/a", "default/b"]
     cluster.api.remove("s")
     cluster.api.put("t", [pod("b", "10.0.0.2")])
     with pytest.raises(SourceError, match="is not there"):
-        await cluster.look()
+        await cluster.read()
     assert (cluster.api.lists, len(cluster.api.watches)) == (1, 1)
     assert await cluster.names() == ["default/b"]
 
 
 async def test_bookmarks_are_no_news_but_say_where_to_go_on(cluster: Cluster) -> None:
-    await cluster.look()
-    look = await watching(cluster)
+    await cluster.read()
+    reading = await watching(cluster)
     cluster.api.bookmark()
     cluster.api.put("other", [pod("a", "10.0.0.1")])  # the same engine again: no news
     cluster.api.end_watches()
-    assert names_of(await look) == ["default/a"]
+    assert names_of(await reading) == ["default/a"]
     await ended_watch(cluster)
     assert cluster.api.watches == ["11", "13"]
     assert cluster.api.lists == 1
@@ -97,7 +97,7 @@ async def test_bookmarks_are_no_news_but_say_where_to_go_on(cluster: Cluster) ->
 async def test_a_watch_that_ends_without_news_is_begun_again_after_a_pause(
     cluster: Cluster,
 ) -> None:
-    await cluster.look()
+    await cluster.read()
     assert (await ended_watch(cluster)).again_s == limits.SOURCE_AGAIN_S
     cluster.api.put("s", [pod("b", "10.0.0.2")])  # while nobody watches
     assert await cluster.names() == ["default/b"]
@@ -105,20 +105,20 @@ async def test_a_watch_that_ends_without_news_is_begun_again_after_a_pause(
 
 
 async def test_a_version_that_is_forgotten_is_listed_anew(cluster: Cluster) -> None:
-    await cluster.look()
-    look = await watching(cluster)
+    await cluster.read()
+    reading = await watching(cluster)
     cluster.api.forget()
-    await look
+    await reading
     cluster.api.put("s", [pod("c", "10.0.0.3")])
     assert await cluster.names() == ["default/c"]
     assert cluster.api.lists == 2
 
 
 async def test_a_version_that_is_forgotten_within_a_watch_is_listed_anew(cluster: Cluster) -> None:
-    await cluster.look()
-    look = await watching(cluster)
+    await cluster.read()
+    reading = await watching(cluster)
     cluster.api.tell(b'{"type": "ERROR", "object": {"code": 410, "message": "too old"}}\n')
-    assert names_of(await look) == ["default/a"]
+    assert names_of(await reading) == ["default/a"]
     assert cluster.api.lists == 2
 
 
@@ -134,28 +134,28 @@ async def test_a_version_that_is_forgotten_within_a_watch_is_listed_anew(cluster
 async def test_a_watch_that_makes_no_sense_is_an_error_and_then_listed_anew(
     cluster: Cluster, line: bytes
 ) -> None:
-    await cluster.look()
-    look = await watching(cluster)
+    await cluster.read()
+    reading = await watching(cluster)
     cluster.api.tell(line)
     with pytest.raises(SourceError):
-        await look
+        await reading
     assert await cluster.names() == ["default/a"]
     assert cluster.api.lists == 2
 
 
 async def test_a_line_that_is_cut_is_not_taken_for_a_whole_one(cluster: Cluster) -> None:
-    await cluster.look()
-    look = await watching(cluster)
+    await cluster.read()
+    reading = await watching(cluster)
     cluster.api.tell(b'{"type": "DELETED", "object": {"metadata": {"name": "s"}}}')
     cluster.api.end_watches()
-    assert names_of(await look) == ["default/a"]
+    assert names_of(await reading) == ["default/a"]
 
 
 async def test_a_token_that_was_exchanged_is_read_anew(cluster: Cluster) -> None:
-    await cluster.look()
+    await cluster.read()
     cluster.api.token = "t2"
     with pytest.raises(SourceError, match=r"it answers 401: Unauthorized") as caught:
-        await cluster.look()
+        await cluster.read()
     assert "t1" not in str(caught.value)
     cluster.token.write_text("t2\n")
     assert await cluster.names() == ["default/a"]
@@ -164,7 +164,7 @@ async def test_a_token_that_was_exchanged_is_read_anew(cluster: Cluster) -> None
 async def test_a_service_that_is_not_there_is_an_error(cluster: Cluster) -> None:
     nobody = ServiceEndpoints(JsonApi(cluster.url, token_file=cluster.token), "default", "vlllm")
     with pytest.raises(SourceError, match="Service vlllm is not there in namespace default"):
-        await nobody.look()
+        await nobody.read()
     await nobody.aclose()
 
 
@@ -175,17 +175,17 @@ async def test_a_service_without_ready_pods_has_no_engine(cluster: Cluster) -> N
 
 async def test_a_mesh_is_called_by_the_name_of_its_service(cluster: Cluster) -> None:
     mesh = cluster.opened(by_service=True)
-    (engine,) = (await mesh.look()).engines
+    (engine,) = (await mesh.read()).engines
     assert (engine.name, engine.host, engine.port) == ("default/vllm", "vllm.default.svc", 8000)
     cluster.api.put("s", [pod("a", "10.0.0.1", ready=False)])
-    assert (await mesh.look()).engines == ()
+    assert (await mesh.read()).engines == ()
     await mesh.aclose()
 
 
 async def test_a_port_that_is_not_clear_is_an_error(cluster: Cluster) -> None:
     cluster.api.put("s", [pod("a", "10.0.0.1")], ports=[{"name": "h", "port": 1}, {"port": 2}])
     with pytest.raises(SourceError, match="Service vllm has the ports"):
-        await cluster.look()
+        await cluster.read()
     named = cluster.opened("h")
-    assert (await named.look()).engines[0].port == 1
+    assert (await named.read()).engines[0].port == 1
     await named.aclose()

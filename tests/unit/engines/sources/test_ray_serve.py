@@ -24,7 +24,7 @@ async def told(answer: Any, **more: Any) -> Listing:
     async with small_http_server(lambda _: (200, json.dumps(answer).encode())) as url:
         source = RayServe(JsonApi(url), "head", **more)
         try:
-            return await source.look()
+            return await source.read()
         finally:
             await source.aclose()
 

@@ -56,7 +56,7 @@ async def test_a_batch_that_comes_late_is_leased_at_once_and_gets_the_next_place
 ) -> None:
     await busy_with_many(env)
     await batch_of(other, LINES, "late")
-    env.clock.advance(limits.SUPPLY_LOOK_S)
+    env.clock.advance(limits.SUPPLY_POLL_S)
     env.dispatcher.announce()
     await env.dispatch()
     assert ready(env)["proj_b"] == LINES
@@ -89,7 +89,7 @@ async def test_its_next_chunks_come_before_the_last_one_is_gone(
     env.dispatcher.announce()
     core, seen = env.dispatcher._core, []
     for _ in range(10):
-        env.clock.advance(limits.SUPPLY_LOOK_S)
+        env.clock.advance(limits.SUPPLY_POLL_S)
         await env.dispatch()
         seen.append(ready(env)["proj_b"])
         for run in [run for run in core.runs.values() if run.lease.project_id == "proj_b"]:
@@ -115,6 +115,6 @@ async def test_looking_for_others_is_bounded_in_time(env: WorkerEnv) -> None:
     for _ in range(100):
         env.dispatcher.announce()
         await env.dispatch()
-        env.clock.advance(limits.SUPPLY_LOOK_S / 10)
+        env.clock.advance(limits.SUPPLY_POLL_S / 10)
     assert 9 <= claims <= 11
     await env.dispatcher.drain(0.0)

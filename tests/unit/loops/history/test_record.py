@@ -52,10 +52,10 @@ async def test_a_tick_asks_the_same_for_one_batch_and_for_many(env: WorkerEnv) -
         made = [await env.batch(1) for _ in range(batches)]
         await env.pass_time(20 if batches else 0)
         loop = loop_of(env)
-        await env.store.history.look([], env.clock.now())
+        await env.store.history.advance([], env.clock.now())
         moved = [each.id for each in made]
         with statements() as asked:
-            await env.store.history.look(moved, env.clock.now())
+            await env.store.history.advance(moved, env.clock.now())
         counts.append(len([each for each in asked if "batch" in each]))
         assert len([each for each in made if await done_in(env, each) != NOTHING]) == batches
         await loop.tick(env.clock.now())
@@ -72,7 +72,7 @@ async def test_a_look_that_fails_is_made_up_for_by_the_next(
         raise StoreUnavailable("gone for a moment")
 
     with monkeypatch.context() as patch:
-        patch.setattr(env.store.history, "look", fails)
+        patch.setattr(env.store.history, "advance", fails)
         with pytest.raises(StoreUnavailable):
             await loop.tick(env.clock.now())
     env.clock.advance(limits.HISTORY_S)

@@ -24,8 +24,8 @@ async def test_what_replicas_did_is_written_every_few_seconds(store: Store) -> N
     while ticks < limits.HISTORY_S:
         done += 1
         assert due is not None
-        assert (due - clock.now()).total_seconds() == limits.REPLICA_LOOK_S
-        due = await loop.tick(clock.advance(limits.REPLICA_LOOK_S))
+        assert (due - clock.now()).total_seconds() == limits.REPLICA_SAMPLE_S
+        due = await loop.tick(clock.advance(limits.REPLICA_SAMPLE_S))
         ticks += 1
     assert await calls_in(store, clock) == done
 

@@ -11,9 +11,9 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 async def test_it_looks_again_while_anybody_waits_and_rests_otherwise() -> None:
     waiting = [True, False]
 
-    async def look() -> bool:
+    async def deliver_results() -> bool:
         return waiting.pop(0)
 
-    loop = FlexResultsLoop(look)
-    assert await loop.tick(NOON) == NOON + timedelta(seconds=limits.FLEX_LOOK_S)
+    loop = FlexResultsLoop(deliver_results)
+    assert await loop.tick(NOON) == NOON + timedelta(seconds=limits.FLEX_POLL_S)
     assert await loop.tick(NOON) is None

@@ -25,7 +25,7 @@ class Process:
 
     def __init__(self, name: str, store: SqlStore, clock: ManualClock) -> None:
         self.rates = SharedRateLimiter()
-        self.store = Faulty(store.live_rates, ("exchange", "look", "leave"))
+        self.store = Faulty(store.live_rates, ("exchange", "read", "leave"))
         self.clock = clock
         self.loop = SharedRatesLoop(name, self.rates, self.store, clock)
 
@@ -164,7 +164,7 @@ async def test_while_the_database_is_away_each_process_goes_on_with_its_part(
         await process.tick()
         process.admitted(100)
         process.store.fail("exchange", away, times=1000)
-        process.store.fail("look", away, times=1000)
+        process.store.fail("read", away, times=1000)
     for _ in range(120):
         several.clock.advance(WAIT_S)
         for number, process in enumerate(several.all):
@@ -204,7 +204,7 @@ async def test_without_calls_a_process_only_reads_but_for_its_sign_of_life(
     process.store.calls.clear()
     for _ in range(30):
         await several.exchange(1.0)
-    assert process.store.calls == {"exchange": 10, "look": 20}
+    assert process.store.calls == {"exchange": 10, "read": 20}
 
 
 async def test_tokens_that_a_long_call_did_not_use_come_back_however_late(

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from lowtide import limits
-from lowtide.core.replicas.scaler_asks import Bounds, ReplicaNeed, ScalerLook
+from lowtide.core.replicas.scaler_asks import Bounds, ReplicaNeed, ScalerStatus
 from lowtide.loops.replicas.ownership import OwnershipLoop
 from lowtide.loops.replicas.scalers import ScalersLoop, ScalerSpec
 from lowtide.loops.replicas.seats import Seat, SeatsLoop
@@ -30,14 +30,14 @@ class Place:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
-        self.told = ScalerLook(target=0, running=0)
+        self.told = ScalerStatus(target=0, running=0)
         self.error = ""
         self.hangs: asyncio.Event | None = None
-        self.looks = 0
+        self.statuses = 0
         self.is_closed = False
 
-    async def look(self) -> ScalerLook:
-        self.looks += 1
+    async def read(self) -> ScalerStatus:
+        self.statuses += 1
         if self.hangs is not None:
             await self.hangs.wait()
         if self.error:
@@ -46,7 +46,7 @@ class Place:
 
     async def ask(self, replicas: int) -> None:
         self.asked.append(replicas)
-        self.told = ScalerLook(target=replicas, running=replicas)
+        self.told = ScalerStatus(target=replicas, running=replicas)
 
     async def check(self) -> None:
         raise AssertionError("for doctor alone")
@@ -130,7 +130,7 @@ async def test_the_first_ask_waits_until_engines_were_called(
 
 
 async def test_after_a_start_it_waits_a_start_before_it_takes_any_away(process: Process) -> None:
-    process.place.told = ScalerLook(target=3, running=3)
+    process.place.told = ScalerStatus(target=3, running=3)
     await process.step()
     await process.step(HOLD_S / 2)
     assert process.place.asked == []
@@ -167,7 +167,7 @@ async def test_failures_are_told_once_and_asked_again_ever_later(process: Proces
             await process.step()
     assert [line["event"] for line in logs] == ["scaler.failed"]
     assert logs[0]["error"] == "no route"
-    assert process.place.looks == 6, "after 5, 10, 20, 40 and 80 s; the next after 160 s"
+    assert process.place.statuses == 6, "after 5, 10, 20, 40 and 80 s; the next after 160 s"
     (report,) = process.loop.reports()
     assert report.error == "no route"
     process.place.error = ""
@@ -186,9 +186,9 @@ async def test_an_engine_that_falls_again_and_again_is_started_ever_later(
     for _ in range(60):
         await process.step()
         if process.place.told.target:
-            process.place.told = ScalerLook(target=0, running=0, error="replica 0 has ended")
+            process.place.told = ScalerStatus(target=0, running=0, error="replica 0 has ended")
         else:
-            process.place.told = ScalerLook(target=0, running=0)
+            process.place.told = ScalerStatus(target=0, running=0)
     assert 3 <= len(process.place.asked) <= 6
     assert process.loop.reports()[0].error == "replica 0 has ended"
 
@@ -213,11 +213,11 @@ async def test_while_the_store_is_away_nothing_is_asked(process: Process) -> Non
     process.is_away = True
     with pytest.raises(StoreUnavailable):
         await process.step()
-    assert (process.place.looks, process.place.asked) == (0, [])
+    assert (process.place.statuses, process.place.asked) == (0, [])
     process.is_away = False
     process.need = None  # a model that is not known
     await process.step()
-    assert (process.place.looks, process.place.asked) == (1, [])
+    assert (process.place.statuses, process.place.asked) == (1, [])
 
 
 async def test_a_scaler_that_hangs_delays_no_other_and_is_given_up_in_time() -> None:
@@ -257,7 +257,7 @@ async def test_of_two_workers_one_asks_and_the_other_takes_over_when_it_is_gone(
     acting, other = sorted((one, two), key=lambda each: not each.loop.reports())
     assert acting.loop.reports() and not other.loop.reports()
     heir = seats[[one, two].index(other)]
-    place.told = ScalerLook(target=0, running=0)
+    place.told = ScalerStatus(target=0, running=0)
     for _ in range(12):  # the acting one has died: nothing of it ticks any more
         await heir.tick(clock.now())
         await other.step()

@@ -25,11 +25,11 @@ class ListedSource:
         self.engines: tuple[FoundEngine, ...] | SourceError = engines
         self.again_s = again_s
         self.hangs: asyncio.Event | None = None
-        self.looks = 0
+        self.readings = 0
         self.is_closed = False
 
-    async def look(self) -> Listing:
-        self.looks += 1
+    async def read(self) -> Listing:
+        self.readings += 1
         if self.hangs is not None:
             await self.hangs.wait()
         if isinstance(self.engines, SourceError):
@@ -89,7 +89,9 @@ async def test_what_a_source_tells_is_taken_over_once_and_asked_for_again() -> N
     assert bench.due_s == source.again_s
     lists = len(bench.taken.lists)
     await bench.turn(0.5)
-    assert (source.looks, len(bench.taken.lists)) == (2, lists), "nothing new, nothing to take over"
+    assert (source.readings, len(bench.taken.lists)) == (2, lists), (
+        "nothing new, nothing to take over"
+    )
     source.engines = (engine("b"),)
     await bench.turn(0.5)
     assert bench.taken.lists[-1] == {"file": ["b"]}
@@ -124,7 +126,7 @@ async def test_a_source_that_hangs_delays_no_other() -> None:
     assert [each.error for each in bench.loop.reports()] == ["has not answered yet", ""]
     quick.engines = ()
     await bench.turn(0.5)
-    assert (slow.looks, bench.taken.lists[-1]) == (1, {"slow": [], "quick": []})
+    assert (slow.readings, bench.taken.lists[-1]) == (1, {"slow": [], "quick": []})
     wakes = bench.wakes
     slow.hangs.set()
     await bench.turn()

@@ -58,13 +58,13 @@ class ControlBench:
         env.start([upstream])
         env.engine.holds = True
         self.each = ReplicaControl(self.replica, controller, self.told, self.told)
-        self.looks: list[tuple[Replica, bool]] = []
+        self.polled: list[tuple[Replica, bool]] = []
         self.woken = 0
         self.control = ControlLoop(
             [self.each],
             env.dispatcher,
             env.clock,
-            on_look=lambda replica, is_ours: self.looks.append((replica, is_ours)),
+            on_update=lambda replica, is_ours: self.polled.append((replica, is_ours)),
             wake=self._wake,
         )
         self.probe = EngineProbeLoop([self.each], env.clock)
@@ -94,7 +94,7 @@ async def test_the_window_follows_what_the_engine_tells(env: WorkerEnv) -> None:
     ground.told.metrics = EngineMetrics(running=0, waiting=0, seats_max=3)
     await ground.poll()
     assert ground.replica.window == 3
-    assert ground.looks == [(ground.replica, True)]
+    assert ground.polled == [(ground.replica, True)]
     ground.told.metrics = EngineMetrics(running=0, waiting=0, seats_max=8)
     await ground.poll()
     assert ground.replica.window == 8
@@ -225,7 +225,7 @@ async def test_another_workers_replica_is_left_alone(env: WorkerEnv) -> None:
     ground.told.metrics = EngineMetrics(running=500, waiting=0, seats_max=2)
     await ground.poll(5)
     assert ground.replica.window == 8
-    assert set(ground.looks) == {(ground.replica, False)}
+    assert set(ground.polled) == {(ground.replica, False)}
 
 
 async def test_prompts_that_are_not_read_yet_make_way_for_a_live_call_at_once(

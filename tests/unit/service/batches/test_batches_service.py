@@ -39,11 +39,11 @@ class Env:
             self._new_id,
             Quotas(store.tenants, store.ledger, clock, Settings().limits),
             self.woken.append,
-            self._look,
+            self._standing,
             **more,
         )
 
-    async def _look(self) -> Standing:
+    async def _standing(self) -> Standing:
         return self.standing
 
     def _new_id(self, prefix: str) -> str:

@@ -168,13 +168,13 @@ async def test_each_caller_gets_its_line_as_soon_as_it_is_committed(
     assert batch.counts.total == 2
     lease = await env.lease()
     await env.settle(lease, [2])
-    assert await env.flex.look() is True
+    assert await env.flex.deliver_results() is True
     assert (await second).body == b'{"line":2,"service_tier":"flex"}'
     assert not first.done()
     await env.settle(lease, [1])
-    await env.flex.look()
+    await env.flex.deliver_results()
     assert (await first).body == b'{"line":1,"service_tier":"flex"}'
-    assert await env.flex.look() is False
+    assert await env.flex.deliver_results() is False
 
 
 async def test_a_call_is_held_no_longer_than_its_bound_and_not_run_after(service_env: Open) -> None:
@@ -211,7 +211,7 @@ async def test_a_caller_that_leaves_before_the_party_goes_is_no_part_of_it(
     staying = env.hold("stays")
     assert (await env.submitted()).counts.total == 1
     await env.settle(await env.lease(), [1])
-    await env.flex.look()
+    await env.flex.deliver_results()
     assert (await staying).status == 200
 
 
@@ -273,7 +273,7 @@ async def test_a_cap_that_is_reached_meanwhile_lets_callers_go(
         now=datetime.now(UTC),
     )
     await env.settle(await env.lease(), [1])
-    await env.flex.look()
+    await env.flex.deliver_results()
     await asyncio.wait([held, other])
     (error,) = [task.exception() for task in (held, other) if task.exception()]
     assert isinstance(error, LowtideError)
@@ -286,7 +286,7 @@ async def test_a_window_that_ended_lets_callers_go(service_env: Open) -> None:
     await env.submitted()
     env.clock.advance(limits.FLEX_HOLD_S)
     await env.store.lifecycle.expire_due(env.clock.now())
-    await env.flex.look()
+    await env.flex.deliver_results()
     assert "its turn did not come" in (await refused(held)).message
 
 
@@ -311,7 +311,7 @@ async def test_what_an_earlier_process_held_is_cancelled(service_env: Open) -> N
     held = earlier.hold()
     await earlier.submitted()
     await service_env().flex.forget_lost()
-    await earlier.flex.look()
+    await earlier.flex.deliver_results()
     assert "was cancelled" in (await refused(held)).message
 
 
@@ -333,7 +333,7 @@ async def test_large_answers_are_put_together_beside_the_event_loop(
     await env.settle(lease, [1])
     text = b'{"text":"%b"}' % (b"x" * limits.LARGE_BODY_BYTES)
     await env.settle(lease, [2], text)
-    await env.flex.look()
+    await env.flex.deliver_results()
     assert (await small).body == b'{"line":1,"service_tier":"flex"}'
     assert (await large).body == text[:-1] + b',"service_tier":"flex"}'
     assert threads[1] == threading.get_ident() != threads[2]

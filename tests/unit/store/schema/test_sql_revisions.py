@@ -41,7 +41,7 @@ def least_code(revision: Script) -> str | None:
 
 def tables(connection: Connection) -> Tables:
     """What other code could trip over."""
-    look = inspect(connection)
+    found = inspect(connection)
     return {
         name: {
             "columns": {
@@ -49,19 +49,19 @@ def tables(connection: Connection) -> Tables:
                     str(column["type"]),
                     column["nullable"] or column["default"] is not None,
                 )
-                for column in look.get_columns(name)
+                for column in found.get_columns(name)
             },
-            "key": look.get_pk_constraint(name)["constrained_columns"],
+            "key": found.get_pk_constraint(name)["constrained_columns"],
             "unique": sorted(
-                [str(each["column_names"]) for each in look.get_unique_constraints(name)]
-                + [str(each["column_names"]) for each in look.get_indexes(name) if each["unique"]]
+                [str(each["column_names"]) for each in found.get_unique_constraints(name)]
+                + [str(each["column_names"]) for each in found.get_indexes(name) if each["unique"]]
             ),
-            "checks": sorted(each["sqltext"] for each in look.get_check_constraints(name)),
+            "checks": sorted(each["sqltext"] for each in found.get_check_constraints(name)),
             "references": sorted(
-                str(each["referred_table"]) for each in look.get_foreign_keys(name)
+                str(each["referred_table"]) for each in found.get_foreign_keys(name)
             ),
         }
-        for name in look.get_table_names()
+        for name in found.get_table_names()
     }
 
 

@@ -52,7 +52,7 @@ async def test_metrics_are_asked_for_beside_v1_with_the_same_query(
     client = engine_client(settings, 1, beside_v1=True)
     await client.get("/metrics", PATIENCE_S)
     await client.aclose()
-    assert upstream.looks[-1].path == "/metrics?api-version=2024-10-21"
+    assert upstream.polls[-1].path == "/metrics?api-version=2024-10-21"
 
 
 @pytest.mark.parametrize(

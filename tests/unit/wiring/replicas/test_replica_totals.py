@@ -11,7 +11,7 @@ from lowtide.core.usage import Usage
 from lowtide.loops.replicas.replica_set import ReplicaSet
 from lowtide.system import SystemClock
 from lowtide.wiring.replicas.engines import Engines
-from lowtide.wiring.replicas.history import replica_looks
+from lowtide.wiring.replicas.history import replica_totals
 from lowtide.wiring.replicas.open_replica import Calling, open_replica
 
 CALLED = Usage(input_tokens=10, output_tokens=3)
@@ -30,13 +30,13 @@ async def test_a_worker_tells_of_batch_calls_of_all_models(replicas: ReplicaSet[
     tallies = Tallies()
     for model in ("m", "n", "n"):
         tallies.of("a:1", model).add_success(CALLED)
-    (look,) = replica_looks(replicas, tallies, 0.0).values()
-    assert (look.batch_calls, look.input_tokens, look.output_tokens) == (3, 30, 9)
-    assert look.is_ours
-    assert look.window == int(replicas.members[0].replica.window)
+    (totals,) = replica_totals(replicas, tallies, 0.0).values()
+    assert (totals.batch_calls, totals.input_tokens, totals.output_tokens) == (3, 30, 9)
+    assert totals.is_ours
+    assert totals.window == int(replicas.members[0].replica.window)
     replicas.members[0].replica.own_until(5.0)
-    (look,) = replica_looks(replicas, tallies, 6.0).values()
-    assert not look.is_ours, "another worker has it now"
+    (totals,) = replica_totals(replicas, tallies, 6.0).values()
+    assert not totals.is_ours, "another worker has it now"
 
 
 async def test_a_process_without_batch_calls_tells_of_live_ones_alone(
@@ -45,8 +45,8 @@ async def test_a_process_without_batch_calls_tells_of_live_ones_alone(
     live = replicas.members[0].live
     assert live is not None
     live.first_byte_after(0.5)
-    (look,) = replica_looks(replicas, None, 0.0).values()
-    assert sum(look.first_bytes.values()) == 1
+    (totals,) = replica_totals(replicas, None, 0.0).values()
+    assert sum(totals.first_bytes.values()) == 1
     live.first_byte_after(0.5)
-    assert sum(look.first_bytes.values()) == 1, "a look stays as it was"
-    assert not look.is_ours
+    assert sum(totals.first_bytes.values()) == 1, "a look stays as it was"
+    assert not totals.is_ours

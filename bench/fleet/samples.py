@@ -1,4 +1,4 @@
-"""What a run is looked at for: calls answered, engines there, and what PostgreSQL took.
+"""What a run is measured by: calls answered, engines there, and what PostgreSQL took.
 
 Used by __main__.py and page.py. Invariant: a sample is a sum since the begin of the run; what held
 between two of them is their difference.
@@ -29,7 +29,7 @@ FROM (SELECT calls, total_exec_time,
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One look."""
+    """One sample."""
 
     at_s: float
     answered: int

@@ -43,8 +43,8 @@ SETUPS: Final = {
         for tokens, tolerance in (
             (1024, TOLERANCE),
             (1536, TOLERANCE),
+            (1536, 3.5),
             (1536, 4.0),
-            (1536, 6.0),
             (2048, 4.0),
             (2048, 6.0),
         )
@@ -84,15 +84,11 @@ FRONTIER: Final[dict[str, Callable[[int], Rule]]] = {
         f"Lowtide, window = {window}": lambda _, window=window: Ours(window_max=window)
         for window in (12, 16, 24)
     },
-    **{
-        f"Lowtide, parts of {tokens:,}": (
-            lambda _, tokens=tokens: OursInParts(tokens, itl_slo_s=0.04)
-        )
-        for tokens in (1024, 2048)
-    },
+    "Lowtide, parts of 1,024": lambda _: OursInParts(1024, itl_slo_s=0.05),
+    "Lowtide, parts of 768, 45 ms": lambda _: OursInParts(768, itl_slo_s=0.045),
 }
 """For stock flags alone, so without a priority: fewer calls in flight, and prompts in parts, which
-the product does not send."""
+the product does not send, with `itl_slo_ms` as it is and lower."""
 NEAR: Final = ("tolerance 1.6", "tolerance 1.9")
 """Those that the class's own tolerance was chosen among."""
 

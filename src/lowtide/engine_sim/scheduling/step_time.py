@@ -1,10 +1,10 @@
 """How long an engine's step takes, learned from the steps that it has run.
 
-The time is fitted as a sum of costs that are never negative: one of the step itself, one per token
-that grows once arithmetic and not the weights' memory is what takes long, one per decode, per KV
-token that decodes read, and per query-key pair of the prompts. So a prediction never falls when
-work is added, which `step_budget` relies on. Old steps are forgotten, and a single odd step counts
-little: only a run of them on one side changes the fit.
+The time is fitted as a sum of costs that are never negative: one of the step itself, one of having
+prompts in it, one per token that grows once arithmetic and not the weights' memory is what takes
+long, one per decode, per KV token that decodes read, and per query-key pair of the prompts. So a
+prediction never falls when work is added, which `step_budget` relies on. Old steps are forgotten,
+and a single odd step counts little: only a run of them on one side changes the fit.
 
 Imports nothing but the standard library and knows no engine: the scheduler class for vLLM takes
 this very file into its wheel, and the simulated engine learns by it as well.

@@ -1,14 +1,17 @@
 """What twenty open pages, and the history that they show, take from a running batch.
 
     python -m bench.console_cost pages [--keys] [--seconds S] [--lines N]
+    python -m bench.console_cost core [--keys] [--seconds S] [--lines N]
     python -m bench.console_cost history [--seconds S] [--lines N]
 
 One server over SQLite with an instant engine, and one batch that is large enough; then turns within
 them (bench/turns.py). `pages`: the streams of twenty pages, half of them the list of batches with a
 full page of rows, half the batch's own page; read by bare sockets, so that the readers cost next to
-nothing. With `--keys` each of the twenty has signed in for itself. `history`: the two loops that
-write it, on and off. Prints progress, then one JSON line. It takes S seconds and about one more for
-each 25,000 lines.
+nothing. With `--keys` each of the twenty has signed in for itself. `core`: the same pages beside
+200 requests a second, where the server has little else to do: which share of a core they take, and
+how much is sent; other programs on the machine hardly move it. `history`: the two loops that write
+it, on and off. Prints progress, then one JSON line. It takes S seconds and about one more for each
+25,000 lines.
 """
 
 import argparse
@@ -16,12 +19,13 @@ import json
 import re
 import selectors
 import socket
+import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -31,26 +35,31 @@ from bench.console import CHAT, SETTINGS, WINDOW, connect, create, wait
 from bench.hostile_tenants import admin_key
 from bench.processes import Server, backend, serving
 from bench.switched_server import SWITCH
-from bench.turns import Pair, pairs, summary, tell
+from bench.turns import Pair, cpu_s, pairs, summary, tell
+from lowtide import limits
 
 PAGES: Final = 20
 OTHERS: Final = 60  # small batches beside the large one: the list has a full page of rows
 PAGES_STRETCH_S: Final = 4.0  # two looks of each page
 HISTORY_STRETCH_S: Final = 5.0  # one look of each loop
+SLOW_MS, SLOW_WINDOW = 50.0, 10  # of the engine of `core`: 200 requests a second
+CORE_STRETCH_S: Final = 16.0  # eight looks of each page
+CORE_SETTLES_S: Final = 4.0  # pages that were just opened are sent whole
 STARTS_S: Final = 600.0  # for the batch to be validated and planned
 WARMS_S: Final = 5.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("pages", "history"))
+    parser.add_argument("what", choices=("pages", "core", "history"))
     parser.add_argument("--keys", action="store_true", help="each page with a session of its own")
     parser.add_argument("--seconds", type=float, default=150.0, help="of turns")
     parser.add_argument("--lines", type=int, default=2_000_000, help="of the batch")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, backend() as engine:
+    delay_ms, window = (SLOW_MS, SLOW_WINDOW) if asked.what == "core" else (0.0, WINDOW)
+    with tempfile.TemporaryDirectory() as name, backend(delay_ms) as engine:
         folder, settings = Path(name), SETTINGS
-        settings += f'[[replica]]\nurl = "{engine}"\nmodels = ["{MODEL}"]\nwindow = {WINDOW}\n'
+        settings += f'[[replica]]\nurl = "{engine}"\nmodels = ["{MODEL}"]\nwindow = {window}\n'
         key = admin_key(folder) if asked.keys else None
         if key is not None:
             settings += '[auth]\nmode = "keys"\n'
@@ -64,9 +73,15 @@ def main() -> None:
                 client.headers["authorization"] = f"Bearer {key}"
             batch_id = running_batch(client, folder, asked.lines)
             beside = Beside(engine, client, server, batch_id, asked.seconds)
-            measured = beside.pages(key) if asked.what == "pages" else beside.history(switch)
+            match asked.what:
+                case "pages":
+                    measured = summary(beside.pages(key))
+                case "core":
+                    measured = beside.core(key)
+                case _:
+                    measured = summary(beside.history(switch))
     told = {"what": asked.what, "keys": asked.keys, "lines": asked.lines}
-    print(json.dumps(told | summary(measured)))
+    print(json.dumps(told | measured))
 
 
 class Beside:
@@ -83,14 +98,45 @@ class Beside:
 
     def pages(self, key: str | None) -> list[Pair]:
         """With the pages open, and without."""
-        paths = ["/"] * (PAGES // 2) + [f"/console/batches/{self._batch_id}"] * (PAGES // 2)
-        cookies = [sign_in(self._server.address, key) if key else "" for _ in paths]
-        with Readers(self._server.address, list(zip(paths, cookies, strict=True))) as readers:
+        with self._readers(key) as readers:
             measured = self._pairs(readers.switch, PAGES_STRETCH_S)
             tell(f"{readers.events:,} events, {readers.bytes:,} bytes")
             if not readers.events:
                 raise RuntimeError("no open page was told anything")
         return measured
+
+    def core(self, key: str | None) -> dict[str, Any]:
+        """What the open pages take of a core, in percent, and what all of them are sent in the time
+        between two looks of a page, in KB; each the mean and what each stretch had.
+        """
+        shares: dict[bool, list[float]] = {True: [], False: []}
+        sent_kb: list[float] = []
+        until = time.monotonic() + self._seconds
+        with self._readers(key) as readers:
+            while time.monotonic() < until:
+                for is_on in (True, False, False, True):
+                    readers.switch(is_on)
+                    time.sleep(CORE_SETTLES_S)
+                    begun, cpu, sent = time.monotonic(), cpu_s(self._server.pid), readers.bytes
+                    time.sleep(CORE_STRETCH_S)
+                    took = time.monotonic() - begun
+                    shares[is_on].append(100 * (cpu_s(self._server.pid) - cpu) / took)
+                    if is_on:
+                        looks = took / limits.CONSOLE_REFRESH_S
+                        sent_kb.append((readers.bytes - sent) / looks / 1000)
+        with_pages, without = (statistics.mean(shares[is_on]) for is_on in (True, False))
+        return {
+            "percent_of_a_core": round(with_pages - without, 2),
+            "kb_between_looks": round(statistics.mean(sent_kb), 1),
+            "with": [round(each, 2) for each in shares[True]],
+            "without": [round(each, 2) for each in shares[False]],
+        }
+
+    def _readers(self, key: str | None) -> "Readers":
+        """The twenty pages, each with a session of its own where there is a key."""
+        paths = ["/"] * (PAGES // 2) + [f"/console/batches/{self._batch_id}"] * (PAGES // 2)
+        cookies = [sign_in(self._server.address, key) if key else "" for _ in paths]
+        return Readers(self._server.address, list(zip(paths, cookies, strict=True)))
 
     def history(self, switch: Path) -> list[Pair]:
         """With history written, and without."""

@@ -228,7 +228,7 @@ async def measure(folder: Path, database_url: str, requests: int) -> dict[str, A
         urls, pids = list(meters), []
         made = config(folder, "api", database_url, [])
         api = process(folder, "api", "serve", "--role", "api", "--config", made)
-        _, told = await stack.enter_async_context(api)
+        _, reported = await stack.enter_async_context(api)
         for number in range(WORKERS):
             name = f"worker-{number}"
             made = config(folder, name, database_url, urls)
@@ -236,7 +236,7 @@ async def measure(folder: Path, database_url: str, requests: int) -> dict[str, A
             pids.append((await stack.enter_async_context(worker))[0])
         pool = asyncpg.create_pool(database_url, min_size=2, max_size=2)
         db = await stack.enter_async_context(pool)
-        base_url = f"{told['address']}/openai/v1"
+        base_url = f"{reported['address']}/openai/v1"
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=base_url, timeout=60))
 
         await settled(db, [REPLICAS // WORKERS] * WORKERS)

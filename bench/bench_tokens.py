@@ -45,9 +45,9 @@ def to_line(request: Request, *, escaped: bool) -> bytes:
 def teach(requests: Sequence[Request], tokens: Sequence[int]) -> TokenModel:
     """Half of the lines escaped, half not, as they come."""
     model = UNTRAINED
-    for number, (request, told) in enumerate(zip(requests, tokens, strict=True)):
+    for number, (request, reported) in enumerate(zip(requests, tokens, strict=True)):
         line = to_line(request, escaped=number % 2 == 0)
-        model = model.learned(features_of_line(line), told)
+        model = model.learned(features_of_line(line), reported)
     return model
 
 
@@ -69,13 +69,13 @@ def four_bytes_a_token(lines: Sequence[bytes]) -> int:
 def measure(texts: dict[str, str], count: Callable[[str], int]) -> Errors:
     """All estimators on all batches, for one tokenizer."""
 
-    def told(requests: Sequence[Request]) -> list[int]:
+    def reported(requests: Sequence[Request]) -> list[int]:
         return [prompt_tokens(count, request) for request in requests]
 
     mixed = make_requests(texts, LEARNT_KINDS, LEARNT, seed=1)
     without_code = make_requests(texts, ("english", "chinese"), LEARNT, seed=2)
-    taught = teach(mixed, told(mixed))
-    lopsided = teach(without_code, told(without_code))
+    taught = teach(mixed, reported(mixed))
+    lopsided = teach(without_code, reported(without_code))
     estimators: dict[str, Callable[[Sequence[bytes]], int]] = {
         "learnt from 500": lambda lines: estimate(taught, lines),
         "learnt without code": lambda lines: estimate(lopsided, lines),
@@ -86,7 +86,7 @@ def measure(texts: dict[str, str], count: Callable[[str], int]) -> Errors:
     batches = {"mixed": LEARNT_KINDS} | {kind: (kind,) for kind in (*LEARNT_KINDS, *STRANGE_KINDS)}
     for seed, (batch, kinds) in enumerate(batches.items(), start=10):
         requests = make_requests(texts, kinds, BATCH, seed)
-        truth = sum(told(requests))
+        truth = sum(reported(requests))
         for form in ("raw", "escaped"):
             lines = [to_line(request, escaped=form == "escaped") for request in requests]
             for name, estimated in estimators.items():

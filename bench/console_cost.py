@@ -80,8 +80,8 @@ def main() -> None:
                     measured = beside.core(key)
                 case _:
                     measured = summary(beside.history(switch))
-    told = {"what": asked.what, "keys": asked.keys, "lines": asked.lines}
-    print(json.dumps(told | measured))
+    reported = {"what": asked.what, "keys": asked.keys, "lines": asked.lines}
+    print(json.dumps(reported | measured))
 
 
 class Beside:
@@ -102,7 +102,7 @@ class Beside:
             measured = self._pairs(readers.switch, PAGES_STRETCH_S)
             tell(f"{readers.events:,} events, {readers.bytes:,} bytes")
             if not readers.events:
-                raise RuntimeError("no open page was told anything")
+                raise RuntimeError("no open page was reported anything")
         return measured
 
     def core(self, key: str | None) -> dict[str, Any]:

@@ -101,8 +101,8 @@ def main() -> None:
         fleet.put(ports[:1])
         fleet.start("api-0")
         fleet.start("worker-0")
-        told = asyncio.run(measure_all(fleet, ports))
-    print(json.dumps(told))
+        reported = asyncio.run(measure_all(fleet, ports))
+    print(json.dumps(reported))
 
 
 if __name__ == "__main__":

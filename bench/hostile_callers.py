@@ -138,8 +138,8 @@ async def wrong_completion(tenant: Tenant) -> None:
         tenant.begun.clear()
         return
     upload, parts = tenant.begun[0]
-    told = {"part_ids": parts, "md5": "0" * 32}
-    answer = await tenant.ask("POST", f"/v1/uploads/{upload}/complete", json=told)
+    reported = {"part_ids": parts, "md5": "0" * 32}
+    answer = await tenant.ask("POST", f"/v1/uploads/{upload}/complete", json=reported)
     if answer is not None and answer.status_code in (404, 409, 410):
         tenant.begun.clear()  # it was closed for good: the next call makes another
 
@@ -222,7 +222,7 @@ async def run(plan: dict[str, Any], tenants: dict[str, Tenant]) -> None:
             group.create_task(at_rate(tenant, RATES[name], ends_s))
 
 
-async def until_told(plan: dict[str, Any], stdin: asyncio.StreamReader) -> None:
+async def until_logged(plan: dict[str, Any], stdin: asyncio.StreamReader) -> None:
     tenants = {
         name: Tenant(
             httpx.AsyncClient(
@@ -255,7 +255,7 @@ async def main() -> None:
     stdin = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
-    await until_told(json.loads(await stdin.readline()), stdin)
+    await until_logged(json.loads(await stdin.readline()), stdin)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ class Watch:
         self._process = process
         self._server = Server("", process.pid)
         self._address = address
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
 
     def until_the_end(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -150,8 +150,8 @@ class Watch:
             self.peak_mb = max(self.peak_mb, self._server.peak_memory_mb())
         except (OSError, AssertionError):
             return  # it has ended since
-        if time.monotonic() - self._told_at > PROGRESS_EVERY_S:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._reported_at > PROGRESS_EVERY_S:
+            self._reported_at = time.monotonic()
             tell(f"{_state_of(self._address)}; the command line at {self.peak_mb:.0f} MB")
 
 
@@ -182,8 +182,10 @@ def submit(address: str, source: Path, output: Path) -> tuple[dict[str, Any], fl
 def seconds_of(batch: dict[str, Any], times: Sequence[float]) -> dict[str, float]:
     """What each step took; the batch tells whole seconds."""
     began, ended = times
-    told = (batch[f"{name}_at"] for name in ("created", "in_progress", "finalizing", "completed"))
-    marks = (began, *told, ended)
+    reported = (
+        batch[f"{name}_at"] for name in ("created", "in_progress", "finalizing", "completed")
+    )
+    marks = (began, *reported, ended)
     return {step: max(0.0, b - a) for step, (a, b) in zip(STEPS, pairwise(marks), strict=True)}
 
 

@@ -64,7 +64,7 @@ def run(source: Path, output: Path, engine: str) -> tuple[dict[str, Any], float]
     """`lowtide run`; what it says at its end, and its largest resident set in MB."""
     words = ["run", str(source), "-o", str(output), "--prompt", PROMPT, "--json"]
     words += ["--url", engine, "--model", MODEL, "--window", "64", "--param", "max_tokens=64"]
-    started = told_at = time.monotonic()
+    started = reported_at = time.monotonic()
     peak_mb = 0.0
     with subprocess.Popen(
         [sys.executable, "-m", "lowtide", *words], stdout=subprocess.PIPE
@@ -75,9 +75,9 @@ def run(source: Path, output: Path, engine: str) -> tuple[dict[str, Any], float]
                 if time.monotonic() - started > RUN_TIMEOUT_S:
                     raise RuntimeError(f"it did not end within {RUN_TIMEOUT_S:.0f} s")
                 peak_mb = max(peak_mb, _peak_of(server))
-                if time.monotonic() - told_at > PROGRESS_EVERY_S:
-                    told_at = time.monotonic()
-                    tell(f"{told_at - started:.0f} s: {peak_mb:.0f} MB")
+                if time.monotonic() - reported_at > PROGRESS_EVERY_S:
+                    reported_at = time.monotonic()
+                    tell(f"{reported_at - started:.0f} s: {peak_mb:.0f} MB")
                 time.sleep(SAMPLE_EVERY_S)
         finally:
             process.kill()

@@ -41,12 +41,12 @@ def random_llama(folder: Path, *, layers: int = 8, width: int = 512) -> Path:
         "model_max_length": 16_384,
         "chat_template": _TEMPLATE,
     }
-    for name, told in (
+    for name, reported in (
         ("config.json", settings),
         ("tokenizer.json", tokenizer),
         ("tokenizer_config.json", about),
     ):
-        (folder / name).write_text(json.dumps(told))
+        (folder / name).write_text(json.dumps(reported))
     return folder
 
 

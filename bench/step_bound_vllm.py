@@ -225,10 +225,9 @@ def show(found: dict[str, Any]) -> None:
         cells.append(_spread([run["batch_tokens_per_s"] for run in these], ""))
         print(f"| {' | '.join(cells)} |")
     ratios = _pairs([run for run in rows if run["row"].startswith("alone")])
-    told = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-    print(
-        f"\nBatch alone, class over stock, in pairs: {told}; median {statistics.median(ratios):.3f}"
-    )
+    reported = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+    median = statistics.median(ratios)
+    print(f"\nBatch alone, class over stock, in pairs: {reported}; median {median:.3f}")
     if found["killed"] is not None:
         print(f"Killed and started again: {json.dumps(found['killed'])}")
 

@@ -77,7 +77,7 @@ class ForkedCommand:
         self.pid = pid
         self.returncode: int | None = None
         self._pipes = pipes
-        self._told = pipes[-1]
+        self._reported = pipes[-1]
         self.stdout: asyncio.StreamReader | None = pipes[0].reader
         self.stderr = pipes[1].reader if len(pipes) == 3 else None
         self._end = asyncio.Lock()
@@ -114,7 +114,7 @@ class ForkedCommand:
     async def wait(self) -> int:
         async with self._end:
             if self.returncode is None:
-                self.returncode = await self._told.number()
+                self.returncode = await self._reported.number()
                 for pipe in self._pipes:
                     pipe.close()
         return self.returncode
@@ -204,7 +204,7 @@ def _forked(control: socket.socket) -> _Asked | None:
     """Forks for every request. Returns in each fork, and as None when no request
     can come any more.
     """
-    told: dict[int, int] = {}
+    end_pipes: dict[int, int] = {}
     ends, wake = os.pipe()
     for descriptor in (ends, wake):
         os.set_blocking(descriptor, False)
@@ -216,7 +216,7 @@ def _forked(control: socket.socket) -> _Asked | None:
         ready, _, _ = select.select(watched, [], [])
         if ends in ready:
             os.read(ends, 4096)
-            _tell_of_ends(told)
+            _report_ends(end_pipes)
         if control in ready:
             message, descriptors, _, _ = socket.recv_fds(control, _ASK_BYTES_MAX, 3)
             if not message:
@@ -226,29 +226,29 @@ def _forked(control: socket.socket) -> _Asked | None:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                for descriptor in (ends, wake, *told.values()):
+                for descriptor in (ends, wake, *end_pipes.values()):
                     os.close(descriptor)
                 control.close()
                 return _Asked(**json.loads(message), descriptors=descriptors)
-            *pipes, told[pid] = descriptors
+            *pipes, end_pipes[pid] = descriptors
             for descriptor in pipes:
                 os.close(descriptor)
-            os.write(told[pid], f"{pid}\n".encode())
+            os.write(end_pipes[pid], f"{pid}\n".encode())
 
 
-def _tell_of_ends(told: dict[int, int]) -> None:
-    while told:
+def _report_ends(end_pipes: dict[int, int]) -> None:
+    while end_pipes:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        with os.fdopen(told.pop(pid), "wb") as pipe:
+        with os.fdopen(end_pipes.pop(pid), "wb") as pipe:
             pipe.write(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 def _become(asked: _Asked) -> int:
     """Runs the requested command in this process. Returns its exit code."""
-    stdout, stderr, told = asked.descriptors
-    os.close(told)
+    stdout, stderr, end_pipes = asked.descriptors
+    os.close(end_pipes)
     for descriptor, number in ((stdout, 1), (stderr, 2)):
         os.dup2(descriptor, number)
         os.close(descriptor)

@@ -96,8 +96,8 @@ class KubernetesApi:
         self._version += 1
         self.end_watches()
 
-    def _tell(self, kind: str, told: dict[str, Any]) -> None:
-        line = json.dumps({"type": kind, "object": told}).encode() + b"\n"
+    def _tell(self, kind: str, change: dict[str, Any]) -> None:
+        line = json.dumps({"type": kind, "object": change}).encode() + b"\n"
         self._history.append((self._version, line))
         self.tell(line)
 
@@ -115,8 +115,8 @@ class KubernetesApi:
                 queue.put_nowait(line)
         self._open.add(queue)
         try:
-            while (told := await queue.get()) is not None:
-                yield told
+            while (change := await queue.get()) is not None:
+                yield change
         finally:
             self._open.discard(queue)
 

@@ -121,10 +121,10 @@ class ScaledPool:
             replicas_max=REPLICAS_MAX,
         )
         raw = self._policy(load, now)
-        told = damped(raw, self._held, there, now, COLD_S)
-        self._held = held_after(told, raw, self._held, now, COLD_S)
+        damped_to = damped(raw, self._held, there, now, COLD_S)
+        self._held = held_after(damped_to, raw, self._held, now, COLD_S)
         need = ReplicaNeed(
-            replicas=told.replicas,
+            replicas=damped_to.replicas,
             needed=raw.replicas,
             present=self.running,
             in_flight=load.in_flight,

@@ -49,7 +49,7 @@ def verdict(wanted: int, answer: Json | None) -> Verdict:
     rows = [row for row in (answer or {}).get("dependencies", ()) if "vulns" in row]
     known = {(row["name"].lower(), row["version"]): row["vulns"] for row in rows}
     is_trusted = bool(known.pop(CONTROL, None))
-    found = [_told(name, version, vulns) for (name, version), vulns in known.items() if vulns]
+    found = [_reported(name, version, vulns) for (name, version), vulns in known.items() if vulns]
     if found:
         return Verdict("\n".join(found), final=True, failed=True)
     if not is_trusted:
@@ -60,7 +60,7 @@ def verdict(wanted: int, answer: Json | None) -> Verdict:
     )
 
 
-def _told(name: str, version: str, vulns: Sequence[Mapping[str, Any]]) -> str:
+def _reported(name: str, version: str, vulns: Sequence[Mapping[str, Any]]) -> str:
     ids = ", ".join(str(each["id"]) for each in vulns)
     fixed = sorted({fix for each in vulns for fix in each.get("fix_versions", ())})
     mend = f"; mended in {', '.join(fixed)}" if fixed else ""

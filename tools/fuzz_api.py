@@ -278,15 +278,15 @@ async def fuzz_two_tenants(arguments: argparse.Namespace, engine_url: str) -> Ou
             odd, other = [await client(each) for each in keys]
             own = await fuzz_tenants.belongings(odd, MODEL, CLOSED_MODEL, "of-the-odd-one")
             foreign = await fuzz_tenants.belongings(other, MODEL, CLOSED_MODEL, fuzz_tenants.MARKER)
-            before = await fuzz_tenants.look(other, foreign.paths)
+            before = await fuzz_tenants.sample(other, foreign.paths)
             document = (await admin.get("/openapi.json")).raise_for_status().json()
             known = {n: [*own.known[n], *ids] for n, ids in foreign.known.items()}
             (folder / "openapi.json").write_text(json.dumps(with_known(document, known)))
-            told = {"marker": fuzz_tenants.MARKER, "ids": foreign.ids}
-            (folder / "foreign.json").write_text(json.dumps(told))
+            reported = {"marker": fuzz_tenants.MARKER, "ids": foreign.ids}
+            (folder / "foreign.json").write_text(json.dumps(reported))
             caller = replace(server, headers=keys[0])
             await run_schemathesis(folder, caller, arguments, outcome)
-            after = await fuzz_tenants.look(other, foreign.paths)
+            after = await fuzz_tenants.sample(other, foreign.paths)
             outcome.complaints += fuzz_tenants.differences(before, after)
             if (wrong := await fuzz_tenants.finish_upload(other, foreign.known)) is not None:
                 outcome.complaints.append(wrong)
@@ -332,11 +332,11 @@ async def run_schemathesis(
         await run.wait()
         outcome.complaints.append(f"not done after {arguments.seconds} seconds")
         return
-    told = json.loads(report.read_text()) if report.exists() else None
-    if told is not None:
-        outcome.cases = told["test_cases"]["generated"]
-        outcome.failed = told["test_cases"]["with_failures"] + told["test_cases"]["errored"]
-        outcome.operations = told["operations"]["tested"]
+    reported = json.loads(report.read_text()) if report.exists() else None
+    if reported is not None:
+        outcome.cases = reported["test_cases"]["generated"]
+        outcome.failed = reported["test_cases"]["with_failures"] + reported["test_cases"]["errored"]
+        outcome.operations = reported["operations"]["tested"]
     if run.returncode:
         outcome.complaints.append(said.decode(errors="replace"))
 

@@ -1,6 +1,6 @@
 """Two tenants for fuzz_api.py: one whose calls are odd, and one that must notice nothing of them.
 
-`belongings` makes what the second tenant has, one of each kind, finished and under way. `look`
+`belongings` makes what the second tenant has, one of each kind, finished and under way. `sample`
 takes down how all of it looks to its owner; before and after the run this must be the same.
 """
 
@@ -68,7 +68,7 @@ async def belongings(
     return Belongings(known, paths)
 
 
-async def look(http: httpx.AsyncClient, paths: Sequence[str]) -> dict[str, str]:
+async def sample(http: httpx.AsyncClient, paths: Sequence[str]) -> dict[str, str]:
     """Each address with what it answers, without what moves by itself while a batch waits."""
     found = {}
     for path in paths:

@@ -28,11 +28,11 @@ def shares(report: Mapping[str, object]) -> dict[str, float]:
 
 def faults(measured: Mapping[str, float], reasons: Iterable[str]) -> list[str]:
     """A sentence for each module that is low without a reason, or has one that it needs no more."""
-    told = set(reasons)
+    reported = set(reasons)
     low = {name for name, share in measured.items() if share < LEAST}
     return [
-        *(f"{name}: {measured[name]:.1f} %, and no reason" for name in sorted(low - told)),
-        *(f"{name}: has a reason but is at least {LEAST:.0f} %" for name in sorted(told - low)),
+        *(f"{name}: {measured[name]:.1f} %, and no reason" for name in sorted(low - reported)),
+        *(f"{name}: has a reason but is at least {LEAST:.0f} %" for name in sorted(reported - low)),
     ]
 
 

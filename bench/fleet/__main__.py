@@ -225,17 +225,17 @@ def main() -> int:
             fleet.start(process)
         submitter = Submitter(lambda: fleet.addresses, args.lines, args.batch_lines)
         asyncio.run(play(run, submitter, args.seconds))
-        told = figures(run, submitter)
+        reported = figures(run, submitter)
         if args.logs is not None:
             args.logs.mkdir(parents=True, exist_ok=True)
             for log in folder.glob("*.log"):
                 shutil.copy(log, args.logs)
     args.page.parent.mkdir(parents=True, exist_ok=True)
-    title = f"A fleet run of {told['lines']:,} lines"
-    facts = {key.replace("_", " "): str(value) for key, value in told.items()}
+    title = f"A fleet run of {reported['lines']:,} lines"
+    facts = {key.replace("_", " "): str(value) for key, value in reported.items()}
     args.page.write_text(page(title, facts, run.samples, run.marks))
-    print(json.dumps(told))
-    return int(bool(told["lost"] or told["doubled"] or told["failed"]))
+    print(json.dumps(reported))
+    return int(bool(reported["lost"] or reported["doubled"] or reported["failed"]))
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ class Installation:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         self._stack.callback(_end, process)
         self._running[name] = process
-        told = first_line(process)
-        if "address" in told and name.startswith("api"):
-            self.addresses[name] = told["address"]
+        reported = first_line(process)
+        if "address" in reported and name.startswith("api"):
+            self.addresses[name] = reported["address"]
 
     def memory_mb(self) -> float:
         """Resident sets of all processes that run."""

@@ -67,8 +67,8 @@ def disk_mb(*folders: Path) -> float:
 def answered(port: int) -> tuple[int, int]:
     """Calls that all engines answered, and how many were in flight at most at one."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/count", timeout=30) as reply:
-        told = json.loads(reply.read())
-    return told["answered"], told["most_in_flight"]
+        reported = json.loads(reply.read())
+    return reported["answered"], reported["most_in_flight"]
 
 
 def costs(server: PostgresServer, name: str) -> tuple[float, float, float, float]:

@@ -96,7 +96,7 @@ def _run_all(jobs: dict[str, list[Job]], processes: int) -> dict[str, list[Run]]
     """Results in the order of the jobs; progress on standard error."""
     runs: dict[str, list[Run]] = {name: [{} for _ in these] for name, these in jobs.items()}
     total = sum(map(len, jobs.values()))
-    began_s, told_s = time.monotonic(), 0.0
+    began_s, reported_s = time.monotonic(), 0.0
     with ProcessPoolExecutor(processes) as pool:
         asked = {
             pool.submit(work, *values): (name, place)
@@ -106,9 +106,9 @@ def _run_all(jobs: dict[str, list[Job]], processes: int) -> dict[str, list[Run]]
         for count, future in enumerate(as_completed(asked), start=1):
             name, place = asked[future]
             runs[name][place] = future.result()
-            if time.monotonic() - told_s > 5 or count == total:
-                told_s = time.monotonic()
-                print(f"{count} of {total} runs, {told_s - began_s:.0f} s", file=sys.stderr)
+            if time.monotonic() - reported_s > 5 or count == total:
+                reported_s = time.monotonic()
+                print(f"{count} of {total} runs, {reported_s - began_s:.0f} s", file=sys.stderr)
     return runs
 
 

@@ -194,7 +194,7 @@ def cells(seeds: range) -> list[Cell]:
         for setup in ("stock", "recommended", "smooth")
         for rule in RULES
         for seed in seeds
-        if _is_told(rule, load, setup)
+        if _has_metrics(rule, load, setup)
     ]
     other = [
         Cell(rule, load, "recommended", seed, kind)
@@ -288,7 +288,7 @@ def frontier_cells(seeds: range) -> list[Cell]:
     ]
 
 
-def _is_told(rule: str, load: str, setup: str) -> bool:
+def _has_metrics(rule: str, load: str, setup: str) -> bool:
     """Night-only needs a night; a day with stock flags, and smooth ones, show fewer rules."""
     is_day = load.startswith("day")
     if load.startswith("long") or rule == "night only, long day":

@@ -106,9 +106,10 @@ def main() -> None:
             print(f"\n{engine}")
             show(of_engine)
             for compared in COMPARED:
-                told = pairs(of_engine, compared)
-                each = ", ".join(f"{ratio:.2f}" for ratio in told)
-                print(f"watched over estimated, {compared}: {statistics.median(told):.2f} ({each})")
+                reported = pairs(of_engine, compared)
+                each = ", ".join(f"{ratio:.2f}" for ratio in reported)
+                median = statistics.median(reported)
+                print(f"watched over estimated, {compared}: {median:.2f} ({each})")
     print(json.dumps({"bench": "watched_prompts", "options": vars(asked), "runs": runs}))
 
 

@@ -148,7 +148,7 @@ def _free_port() -> int:
 def rows(work: Work, results: Mapping[str, Sequence[Result]]) -> list[str]:
     """The table's rows of one work."""
     base = statistics.median(each.seconds for each in results[RUN_BATCH])
-    told = []
+    reported = []
     for name, runs in results.items():
         if not runs:
             continue
@@ -158,12 +158,12 @@ def rows(work: Work, results: Mapping[str, Sequence[Result]]) -> list[str]:
         share = cached / runs[0].seen.prompt_tokens
         engine = max(each.engine_mb for each in runs)
         own = max(each.own_mb for each in runs)
-        told.append(
+        reported.append(
             f"| {work.name} | {name} | {median:.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
             f" | {base / median:.2f} | {cached:,.0f} ({share:.0%}) | {engine:,.0f} MB |"
             f" {f'{own:,.0f} MB' if own else ''} |"
         )
-    return told
+    return reported
 
 
 def tell(words: str) -> None:
@@ -213,11 +213,11 @@ def main() -> int:
     print("|---|---|---|---|---|---|---|")
     for work in works:
         print("\n".join(rows(work, results[work.name])))
-    told = {
+    reported = {
         work: {name: [each.seconds for each in runs] for name, runs in by.items()}
         for work, by in results.items()
     }
-    print(json.dumps(told))
+    print(json.dumps(reported))
     return 0
 
 

@@ -32,7 +32,7 @@ from testkit.sim.trace import Trace
 T = TypeVar("T")
 
 _PROJECT: Final = "proj_default"
-_TROUBLE = (Unreachable, StoreError, BlobError)
+_ERRORS = (Unreachable, StoreError, BlobError)
 _POLL_S: Final = 4.0
 STANDSTILL_S: Final = 40.0
 """Virtual seconds in which no request of a batch moved, after which its object gives a reason."""
@@ -199,7 +199,7 @@ class SimClient:
         while True:
             try:
                 return await self._ask(work)
-            except _TROUBLE as error:
+            except _ERRORS as error:
                 self._trace.count(f"client met {type(error).__name__}")
             await asyncio.sleep(self._random.uniform(0.2, 2.0))
 
@@ -330,7 +330,7 @@ class SimClient:
 
         try:
             body, last_line, incomplete = await self._ask(read)
-        except _TROUBLE:
+        except _ERRORS:
             return  # from the same place next time
         except LowtideError as error:
             if error.code == "offset_expired":  # by a clock that is hours off: all over again

@@ -182,7 +182,7 @@ class Simulation:
                 for intention in self.intentions
             ]
             raise Violation(f"not over after {PATIENCE_S} s of calm: {ends}") from None
-        await self._told()
+        await self._reported()
         live.cancel()
         await self._stop(keepers)
         self._account.settle(self.intentions)
@@ -192,7 +192,7 @@ class Simulation:
         else:
             await self._stores.of(0).aclose()
 
-    async def _told(self) -> None:
+    async def _reported(self) -> None:
         """Waits until every event is delivered. Raises Violation where that takes too long."""
         path = str(self._stores.path)
         try:

@@ -31,8 +31,8 @@ def admin(env: Env) -> Tenant:
 
 def made(answer: Answer) -> dict[str, Any]:
     assert answer.status == 200, answer.body
-    told: dict[str, Any] = answer.json
-    return told
+    reported: dict[str, Any] = answer.json
+    return reported
 
 
 def test_an_organization_a_project_and_a_key_are_made_and_found(env: Env, admin: Tenant) -> None:
@@ -64,8 +64,8 @@ def test_an_organization_a_project_and_a_key_are_made_and_found(env: Env, admin:
     )
     msgspec.convert(key, NewKeyObject)
     assert key["key"].endswith(key["hint"])
-    told = env.http_api.ask("GET", "/v1/whoami", None, {"x-api-key": key["key"]}).json
-    assert (told["project_id"], told["scopes"]) == (project["id"], ["read"])
+    reported = env.http_api.ask("GET", "/v1/whoami", None, {"x-api-key": key["key"]}).json
+    assert (reported["project_id"], reported["scopes"]) == (project["id"], ["read"])
 
     listed = admin.ask("GET", "/v1/admin/organizations")
     msgspec.convert(listed.json, OrganizationList)

@@ -60,8 +60,8 @@ def test_refusals_are_recorded_and_say_why_in_the_log_alone(
     run, tenants = env.http_api.run, env.http_api.services.tenants
     run(tenants.revoke_key(reader.key_id))
     reader.ask("GET", "/v1/files")
-    told = [(each["verb"], each["status"], each["key"]) for each in audits(env, log)]
-    assert told == [
+    reported = [(each["verb"], each["status"], each["key"]) for each in audits(env, log)]
+    assert reported == [
         ("unrouted", 403, reader.key_id),
         ("unrouted", 401, None),
         ("unrouted", 401, None),
@@ -75,8 +75,8 @@ def test_an_administrators_look_is_recorded_too(env: Env, log: Log) -> None:
     admin.ask("GET", "/v1/admin/keys")
     made = admin.ask("POST", "/v1/admin/keys", {"project_id": admin.project_id, "name": "x"})
     admin.ask("DELETE", f"/v1/admin/keys/{made.json['id']}")
-    told = [(each["verb"], each["subject"]) for each in audits(env, log)]
-    assert told == [
+    reported = [(each["verb"], each["subject"]) for each in audits(env, log)]
+    assert reported == [
         ("admin.list_keys", None),
         ("admin.create_key", made.json["id"]),
         ("admin.revoke_key", made.json["id"]),

@@ -58,10 +58,10 @@ def test_a_batch_without_room_waits_and_says_for_what_and_in_which_place(env: En
     tenant, _, used = full(env)
     first, second = created(env, tenant), created(env, tenant)
     for place, batch_id in enumerate((first, second), 1):
-        told = tell(tenant, batch_id)
-        assert (told["status"], told["stage"]) == ("validating", "queuing")
-        assert told["queue_position"] == place
-        assert told["reason"].startswith(
+        reported = tell(tenant, batch_id)
+        assert (reported["status"], reported["stage"]) == ("validating", "queuing")
+        assert reported["queue_position"] == place
+        assert reported["reason"].startswith(
             f"Waits for enqueued tokens of m: {used:,} are enqueued, of {used + 10:,} at most,"
         )
     assert "next one" in tell(tenant, first)["reason"]
@@ -93,9 +93,9 @@ def test_one_that_can_never_fit_fails_and_says_so(env: Env) -> None:
     assert let_in(env) == ["validate"]
     env.validate()
     for batch_id in (waits, created(env, tenant)):
-        told = tell(tenant, batch_id)
-        (error,) = told["errors"]["data"]
-        assert (told["status"], error["code"]) == ("failed", "token_limit_exceeded")
+        reported = tell(tenant, batch_id)
+        (error,) = reported["errors"]["data"]
+        assert (reported["status"], error["code"]) == ("failed", "token_limit_exceeded")
         assert "alone asks for more" in error["message"]
 
 

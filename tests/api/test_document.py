@@ -77,8 +77,11 @@ def test_every_refusal_is_the_envelope_and_says_its_codes(document: Json) -> Non
                 assert answer["content"]["application/json"]["schema"] == {
                     "$ref": "#/components/schemas/ErrorEnvelope"
                 }
-                told = set(answer["description"].split(", "))
-                assert status in (414, 431) or (told and told <= codes[status]), (path, status)
+                reported = set(answer["description"].split(", "))
+                assert status in (414, 431) or (reported and reported <= codes[status]), (
+                    path,
+                    status,
+                )
 
 
 def test_whatever_needs_a_key_may_refuse_for_want_of_it(document: Json) -> None:

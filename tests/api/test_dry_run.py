@@ -17,24 +17,24 @@ def tenant(env: Env) -> Tenant:
 def dry_run(tenant: Tenant, content: bytes, **fields: Any) -> dict[str, Any]:
     answer = tenant.create(content, dry_run=True, **fields)
     assert answer.status == 200, answer.body
-    told: dict[str, Any] = answer.json
-    assert told["object"] == "batch.estimate"
-    return told
+    reported: dict[str, Any] = answer.json
+    assert reported["object"] == "batch.estimate"
+    return reported
 
 
 def test_an_estimate_has_tokens_and_both_prices_and_creates_nothing(
     env: Env, tenant: Tenant
 ) -> None:
     content = line(1, max_tokens=100) + line(2, max_completion_tokens=50) + line(3)
-    told = dry_run(tenant, content)
-    (model,) = told["models"]
-    assert (told["requests"], model["requests"], model["model"]) == (3, 3, "m")
+    reported = dry_run(tenant, content)
+    (model,) = reported["models"]
+    assert (reported["requests"], model["requests"], model["model"]) == (3, 3, "m")
     assert model["output_tokens_max"] == 150
     live = (model["input_tokens"] * Decimal(1) + 150 * Decimal(2)) / 10**6
     assert Decimal(model["live_amount"]) == live
     assert Decimal(model["amount"]) == Decimal(model["saved"]) == live / 2
-    assert told["totals"] == {key: model[key] for key in told["totals"]}
-    assert (told["errors"], told["warnings"], told["would_exceed"]) == (None, None, [])
+    assert reported["totals"] == {key: model[key] for key in reported["totals"]}
+    assert (reported["errors"], reported["warnings"], reported["would_exceed"]) == (None, None, [])
     assert tenant.ask("GET", "/v1/batches").json["data"] == []
 
     created = tenant.create(content)
@@ -64,14 +64,14 @@ def test_a_prompt_beyond_the_context_is_a_warning_of_estimate_and_batch(
 
 def test_a_bad_file_is_told_as_the_batch_would_be(env: Env, tenant: Tenant) -> None:
     content = line(1) + b"not json\n" + line(1) + line(2, model="nope")
-    told = dry_run(tenant, content)
-    assert (told["requests"], told["models"]) == (0, [])
+    reported = dry_run(tenant, content)
+    assert (reported["requests"], reported["models"]) == (0, [])
     created = tenant.create(content)
     env.validate()
     failed = tenant.ask("GET", f"/v1/batches/{created.json['id']}").json
-    assert told["errors"] == failed["errors"]
-    assert [error["line"] for error in told["errors"]["data"]] == [2, 3, 4]
-    assert told["errors_total"] == 3
+    assert reported["errors"] == failed["errors"]
+    assert [error["line"] for error in reported["errors"]["data"]] == [2, 3, 4]
+    assert reported["errors_total"] == 3
 
 
 def test_every_limit_that_would_be_passed_is_named(env: Env, tenant: Tenant) -> None:
@@ -81,8 +81,8 @@ def test_every_limit_that_would_be_passed_is_named(env: Env, tenant: Tenant) -> 
         batches_per_hour=0,
         unfinished_batches=0,
     )
-    told = dry_run(tenant, line(max_tokens=1000))
-    exceeded = {limit["limit"]: limit for limit in told["would_exceed"]}
+    reported = dry_run(tenant, line(max_tokens=1000))
+    exceeded = {limit["limit"]: limit for limit in reported["would_exceed"]}
     assert {name: limit["code"] for name, limit in exceeded.items()} == {
         "enqueued_tokens_per_model": "token_limit_exceeded",
         "spend_cap": "spend_cap_exceeded",
@@ -91,7 +91,7 @@ def test_every_limit_that_would_be_passed_is_named(env: Env, tenant: Tenant) -> 
     }
     assert exceeded["spend_cap"]["allowed"] == "0.0001"
     assert exceeded["spend_cap"]["used"] == "0.00"
-    assert exceeded["spend_cap"]["asked"] == told["totals"]["amount"]
+    assert exceeded["spend_cap"]["asked"] == reported["totals"]["amount"]
     assert exceeded["enqueued_tokens_per_model"]["allowed"] == 5
     assert exceeded["enqueued_tokens_per_model"]["model"] == "m"
 

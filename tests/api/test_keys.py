@@ -79,13 +79,15 @@ def test_either_header_carries_a_key(env: Env) -> None:
 def test_whoami_shows_the_real_ids_and_names(env: Env) -> None:
     tenant = env.tenant("Acme Corp")
     for path in ("/v1/whoami", "/v3/whoami", "/whoami"):
-        told = tenant.ask("GET", path).json
-        assert told["organization_id"] == told["organization"]["id"] == tenant.organization_id
-        assert told["project_id"] == told["project"]["id"] == tenant.project_id
-        assert told["api_key_id"] == told["api_key"]["id"] == tenant.key_id
-        assert told["project_name"] == told["organization_name"] == "Acme Corp"
-        assert told["project_slug"] == "acme-corp"
-        assert told["scopes"] == ["read", "submit"]
+        reported = tenant.ask("GET", path).json
+        assert (
+            reported["organization_id"] == reported["organization"]["id"] == tenant.organization_id
+        )
+        assert reported["project_id"] == reported["project"]["id"] == tenant.project_id
+        assert reported["api_key_id"] == reported["api_key"]["id"] == tenant.key_id
+        assert reported["project_name"] == reported["organization_name"] == "Acme Corp"
+        assert reported["project_slug"] == "acme-corp"
+        assert reported["scopes"] == ["read", "submit"]
 
 
 @pytest.mark.parametrize(
@@ -278,6 +280,9 @@ def test_the_sdks_raise_their_own_errors(env: Env) -> None:
 
 def test_in_open_mode_any_key_or_none_is_the_default_project(http_api: ApiServer) -> None:
     for headers in ({}, bearer("whatever"), {"x-api-key": "lt-a-b"}):
-        told = http_api.ask("GET", "/v1/whoami", None, headers).json
-        assert (told["project_id"], told["organization_id"]) == ("proj_default", "org_default")
+        reported = http_api.ask("GET", "/v1/whoami", None, headers).json
+        assert (reported["project_id"], reported["organization_id"]) == (
+            "proj_default",
+            "org_default",
+        )
     assert http_api.ask("GET", "/v1/admin/keys").json == {"object": "list", "data": []}

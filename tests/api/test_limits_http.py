@@ -279,9 +279,9 @@ def test_a_batch_that_reaches_the_cap_while_running_says_why_it_waits(env: Env) 
     run(tenant.worker.lease(batch.id, ["m"]))
     line_of_second_chunk = limits.CHUNK_REQUESTS_MAX + 1
     run(tenant.worker.settle(batch.id, ok=[line_of_second_chunk]))
-    told = tenant.ask("GET", path).json
-    assert told["status"] == "in_progress"
-    assert "has spent what its cap allows" in told["reason"]
+    reported = tenant.ask("GET", path).json
+    assert reported["status"] == "in_progress"
+    assert "has spent what its cap allows" in reported["reason"]
     tenant.change(spend_cap=Decimal(5))
     assert tenant.ask("GET", path).json["reason"] is None
 

@@ -72,8 +72,8 @@ def test_only_what_makes_work_wait_ends_in_no_error() -> None:
 def test_a_spend_cap_refuses_as_the_page_says(env: Env) -> None:
     tenant = env.tenant()
     tenant.change(spend_cap=Decimal("0.0001"))
-    told = after_validation(env, tenant, line(max_tokens=1000))
-    assert told == "batch `failed`: `spend_cap_exceeded`"
+    reported = after_validation(env, tenant, line(max_tokens=1000))
+    assert reported == "batch `failed`: `spend_cap_exceeded`"
     tenant.change(spend_cap=Decimal(0))
     assert answered(tenant.create(line())) == "402 `spend_cap_exceeded`"
     assert "the batch is `failed` with `spend_cap_exceeded`" in PAGE

@@ -84,10 +84,10 @@ def test_calls_of_this_minute_are_told_and_when_all_of_them_are_back(env: Env) -
 
 def test_whoami_tells_the_limits_too(env: Env) -> None:
     tenant = env.tenant()
-    told = tenant.ask("GET", "/v1/whoami").json["limits"]
+    reported = tenant.ask("GET", "/v1/whoami").json["limits"]
     asked = tenant.ask("GET", "/v1/limits").json["data"]
-    assert [each["name"] for each in told] == [each["name"] for each in asked]
-    assert "enqueued_tokens_per_model" in {each["name"] for each in told}
+    assert [each["name"] for each in reported] == [each["name"] for each in asked]
+    assert "enqueued_tokens_per_model" in {each["name"] for each in reported}
 
 
 def test_the_command_shows_what_the_server_tells(
@@ -97,8 +97,8 @@ def test_the_command_shows_what_the_server_tells(
     named = ["--server", env.http_api.url, "--api-key", tenant.key]
     with capture_logs():  # the server is in this process, and would write between the lines
         assert main(["limits", *named, "--json"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert [each["name"] for each in told["data"]] == [name for name, _ in limits(tenant)]
+        reported = json.loads(capsys.readouterr().out)
+        assert [each["name"] for each in reported["data"]] == [name for name, _ in limits(tenant)]
         assert main(["limits", *named]) == 0
     shown = capsys.readouterr().out
     assert "enqueued_tokens_per_model" in shown and "as batches end" in shown

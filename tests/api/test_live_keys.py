@@ -48,6 +48,6 @@ def test_an_organization_may_have_more_or_less_than_the_default(tmp_path: Path) 
             for tenant in (usual, generous, frugal)
         ]
         assert counts == [2, 3, 1]
-        told = call(generous).headers
-        assert told["x-ratelimit-limit-tokens"] == "5000"
-        assert told["x-ratelimit-limit-requests"] == "3"
+        reported = call(generous).headers
+        assert reported["x-ratelimit-limit-tokens"] == "5000"
+        assert reported["x-ratelimit-limit-requests"] == "3"

@@ -54,9 +54,9 @@ def test_together_3_lists_the_models_of_its_project(env: Env) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/whoami", "/v3/whoami", "/whoami", "/v1/v3/whoami"])
 def test_every_generation_of_the_cli_learns_who_it_is(env: Env, path: str) -> None:
-    told = env.http_api.ask("GET", path).json
-    assert told["project_id"] == told["project"]["id"] == "proj_default"
-    assert told["organization_id"] == told["organization"]["id"] == "org_default"
-    assert told["api_key_id"] == told["api_key"]["id"]
-    assert told["project_slug"] == told["project"]["slug"] == "default"
-    assert told["user_id"]
+    reported = env.http_api.ask("GET", path).json
+    assert reported["project_id"] == reported["project"]["id"] == "proj_default"
+    assert reported["organization_id"] == reported["organization"]["id"] == "org_default"
+    assert reported["api_key_id"] == reported["api_key"]["id"]
+    assert reported["project_slug"] == reported["project"]["slug"] == "default"
+    assert reported["user_id"]

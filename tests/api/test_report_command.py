@@ -47,12 +47,12 @@ def test_an_ended_batch_becomes_one_file_that_needs_nothing_else(env: Env, tmp_p
     target = tmp_path / "report.html"
     assert main(["report", batch_id, "-o", str(target)]) == 0
     html = target.read_text()
-    told = env.http_api.ask("GET", f"/v1/batches/{batch_id}").json
+    reported = env.http_api.ask("GET", f"/v1/batches/{batch_id}").json
     page = unescape(html)
     for shown in (batch_id, "r-1", "r-3", "r-2", "r-4", "Some results", "Some failures"):
         assert shown in page
     assert "2 of 2" in page
-    assert told["input_file_id"] in page
+    assert reported["input_file_id"] in page
     assert not re.search(r'<(script|link|img|iframe)|(src|href|action)=|\son\w+="', html)
     assert "default-src 'none'" in html
     assert "\u202e" not in html

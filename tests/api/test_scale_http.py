@@ -11,8 +11,8 @@ from lowtide.api.objects.scale import ScaleList, ScaleObject
 def test_each_model_is_told_and_one_by_itself_with_a_slash_in_its_name(env: Env) -> None:
     admin = env.tenant("root", scopes=EVERYTHING)
     listed = admin.ask("GET", "/v1/admin/scale")
-    told = msgspec.convert(listed.json, ScaleList)
-    assert "m" in [each.model for each in told.data]
+    reported = msgspec.convert(listed.json, ScaleList)
+    assert "m" in [each.model for each in reported.data]
     one: Any = admin.ask("GET", "/v1/admin/scale/m").json
     assert msgspec.convert(one, ScaleObject).replicas_wanted == 0
     assert one["trusted"] is False, "no worker reports"

@@ -214,10 +214,10 @@ def test_several_batches_are_steered_at_once_and_a_refusal_is_told(
     assert main(["batches", "list", "--filter", "state:paused", "--quiet"]) == 0
     assert said(capsys).split() == running[::-1]
     assert main(["batches", "cancel", running[0], done, running[1], "--json"]) == 1
-    told = capsys.readouterr()
-    lines = [each for each in told.out.splitlines() if "[info  " not in each]
+    reported = capsys.readouterr()
+    lines = [each for each in reported.out.splitlines() if "[info  " not in each]
     assert [each["id"] for each in json.loads("".join(lines))] == running
-    assert done in told.err
+    assert done in reported.err
     assert main(["batches", "delete", *running]) == 1, "they are not over yet"
     assert capsys.readouterr().err.count("can be deleted once it has ended") == 2
     assert main(["batches", "list", "--filter", "state:cancelled", "-q"]) == 0

@@ -63,7 +63,7 @@ def end(
     return post(http_api, f"/v1/files/multipart/{step}", {**which, "parts": parts, **rest})
 
 
-def told(answer: Answer) -> tuple[int, str | None, str | None]:
+def reported(answer: Answer) -> tuple[int, str | None, str | None]:
     return answer.status, answer.error["code"], answer.error["param"]
 
 
@@ -77,7 +77,11 @@ def files(http_api: ApiServer) -> list[Json]:
 @pytest.mark.parametrize("field", sorted(NEW))
 def test_a_create_names_what_is_missing(http_api: ApiServer, field: str) -> None:
     body = {name: value for name, value in NEW.items() if name != field}
-    assert told(post(http_api, "/v1/uploads", body)) == (400, "missing_required_parameter", field)
+    assert reported(post(http_api, "/v1/uploads", body)) == (
+        400,
+        "missing_required_parameter",
+        field,
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,7 @@ def test_a_create_names_what_is_missing(http_api: ApiServer, field: str) -> None
 def test_a_create_that_will_not_do_is_refused(
     http_api: ApiServer, wrong: Json, status: int, code: str, param: str
 ) -> None:
-    assert told(post(http_api, "/v1/uploads", {**NEW, **wrong})) == (status, code, param)
+    assert reported(post(http_api, "/v1/uploads", {**NEW, **wrong})) == (status, code, param)
 
 
 def test_an_upload_is_openais_object_by_every_mount(http_api: ApiServer) -> None:
@@ -129,7 +133,7 @@ def test_a_part_without_its_field_is_refused(http_api: ApiServer) -> None:
     body, kind = form([("file", "upload", LINES)])
     path = f"/v1/uploads/{upload_id}/parts"
     answer = http_api.ask("POST", path, body, {"Content-Type": kind})
-    assert told(answer) == (400, "missing_required_parameter", "data")
+    assert reported(answer) == (400, "missing_required_parameter", "data")
     body, kind = form([("data", "upload", LINES), ("data", "upload", LINES)])
     assert (
         http_api.ask("POST", path, body, {"Content-Type": kind}).error["code"] == "invalid_request"
@@ -140,7 +144,7 @@ def test_a_part_without_its_field_is_refused(http_api: ApiServer) -> None:
 
 def test_a_part_larger_than_the_whole_is_refused_and_leaves_nothing(http_api: ApiServer) -> None:
     upload_id = begin(http_api)
-    assert told(add(http_api, upload_id, LINES + b"x")) == (413, "file_too_large", "data")
+    assert reported(add(http_api, upload_id, LINES + b"x")) == (413, "file_too_large", "data")
     assert http_api.blobs_on_disk() == []
 
 
@@ -155,7 +159,7 @@ def test_a_part_above_64_mb_is_refused_before_it_is_read(http_api: ApiServer) ->
             "Content-Length": str(limits.UPLOAD_PART_BYTES_MAX + 10**6),
         },
     )
-    assert told(answer) == (413, "file_too_large", "data")
+    assert reported(answer) == (413, "file_too_large", "data")
 
 
 def test_parts_beyond_what_was_announced_are_refused(
@@ -165,7 +169,7 @@ def test_parts_beyond_what_was_announced_are_refused(
     upload_id = begin(http_api)
     for _ in range(2):
         assert add(http_api, upload_id, LINES).status == 200, "sent again after a broken answer"
-    assert told(add(http_api, upload_id, b"x")) == (400, "invalid_request", "data")
+    assert reported(add(http_api, upload_id, b"x")) == (400, "invalid_request", "data")
     assert len(http_api.blobs_on_disk()) == 2
 
 
@@ -175,7 +179,7 @@ def test_an_unknown_upload_is_not_found(http_api: ApiServer) -> None:
         complete(http_api, "upload_x", "part_x"),
         post(http_api, "/v1/uploads/upload_x/cancel"),
     ):
-        assert told(answer) == (404, "upload_not_found", "upload_id")
+        assert reported(answer) == (404, "upload_not_found", "upload_id")
 
 
 # ---- OpenAI: completing ----
@@ -188,20 +192,20 @@ def test_a_completion_wants_parts_that_are_there_once_and_all_the_bytes(
     first, last = (add(http_api, upload_id, part).json["id"] for part in (LINES[:18], LINES[18:]))
     _, foreign = whole(http_api)
     refused = (400, "invalid_request", "part_ids")
-    assert told(complete(http_api, upload_id, first, foreign)) == refused
-    assert told(complete(http_api, upload_id, first, first)) == refused
-    assert told(complete(http_api, upload_id, first)) == refused
+    assert reported(complete(http_api, upload_id, first, foreign)) == refused
+    assert reported(complete(http_api, upload_id, first, first)) == refused
+    assert reported(complete(http_api, upload_id, first)) == refused
     assert "18 bytes" in complete(http_api, upload_id, first).error["message"]
-    assert told(complete(http_api, upload_id)) == refused
+    assert reported(complete(http_api, upload_id)) == refused
     missing = post(http_api, f"/v1/uploads/{upload_id}/complete", {})
-    assert told(missing) == (400, "missing_required_parameter", "part_ids")
+    assert reported(missing) == (400, "missing_required_parameter", "part_ids")
     assert files(http_api) == []
     assert complete(http_api, upload_id, first, last).status == 200, "none of that ended it"
 
 
 def test_a_wrong_md5_is_refused_and_the_upload_is_as_it_was(http_api: ApiServer) -> None:
     upload_id, part_id = whole(http_api)
-    assert told(complete(http_api, upload_id, part_id, md5="0" * 32)) == (
+    assert reported(complete(http_api, upload_id, part_id, md5="0" * 32)) == (
         400,
         "invalid_request",
         "md5",
@@ -220,10 +224,14 @@ def test_the_same_completion_again_has_the_same_answer_and_another_has_none(
     first, again = (complete(http_api, upload_id, parts[0]) for _ in range(2))
     assert first.json == again.json
     other = complete(http_api, upload_id, parts[1])
-    assert told(other) == (400, "upload_closed", None)
+    assert reported(other) == (400, "upload_closed", None)
     assert first.json["file"]["id"] in other.error["message"]
-    assert told(add(http_api, upload_id, LINES)) == (400, "upload_closed", None)
-    assert told(post(http_api, f"/v1/uploads/{upload_id}/cancel")) == (400, "upload_closed", None)
+    assert reported(add(http_api, upload_id, LINES)) == (400, "upload_closed", None)
+    assert reported(post(http_api, f"/v1/uploads/{upload_id}/cancel")) == (
+        400,
+        "upload_closed",
+        None,
+    )
     assert len(files(http_api)) == 1
 
 
@@ -231,7 +239,7 @@ def test_a_completion_repeated_after_its_file_was_deleted_is_told_so(http_api: A
     upload_id, part_id = whole(http_api)
     file_id = complete(http_api, upload_id, part_id).json["file"]["id"]
     assert http_api.ask("DELETE", f"/v1/files/{file_id}").status == 200
-    assert told(complete(http_api, upload_id, part_id)) == (404, "file_not_found", "id")
+    assert reported(complete(http_api, upload_id, part_id)) == (404, "file_not_found", "id")
 
 
 def test_an_hour_after_its_creation_an_upload_is_over(http_api: ApiServer) -> None:
@@ -242,7 +250,7 @@ def test_an_hour_after_its_creation_an_upload_is_over(http_api: ApiServer) -> No
         complete(http_api, upload_id, part_id),
         post(http_api, f"/v1/uploads/{upload_id}/cancel"),
     ):
-        assert told(answer) == (410, "upload_expired", None)
+        assert reported(answer) == (410, "upload_expired", None)
 
 
 # ---- Together ----
@@ -250,7 +258,7 @@ def test_an_hour_after_its_creation_an_upload_is_over(http_api: ApiServer) -> No
 
 def test_parts_are_put_to_signed_addresses_and_answered_with_their_md5(http_api: ApiServer) -> None:
     begun, (one, two) = initiate(http_api, checksum=hashlib.sha256(LINES).hexdigest())
-    assert told(end(http_api, begun, "a", "b")) == (400, "invalid_request", "parts")
+    assert reported(end(http_api, begun, "a", "b")) == (400, "invalid_request", "parts")
     etags = []
     for path, data in ((two, LINES[20:]), (one, LINES[:20])):
         answer = http_api.ask("PUT", path, data)
@@ -276,7 +284,7 @@ def test_a_part_put_again_replaces_the_first_and_the_old_etag_is_refused(
     new = http_api.ask("PUT", one, LINES[:20]).headers["etag"]
     last = http_api.ask("PUT", two, LINES[20:]).headers["etag"]
     refused = end(http_api, begun, old, last)
-    assert told(refused) == (400, "invalid_request", "parts")
+    assert reported(refused) == (400, "invalid_request", "parts")
     assert "Part 1" in refused.error["message"]
     assert end(http_api, begun, new, last).status == 200
 
@@ -300,7 +308,7 @@ def test_an_initiate_that_will_not_do_is_refused(
     http_api: ApiServer, wrong: Json, code: str, param: str
 ) -> None:
     answer = post(http_api, "/v1/files/multipart/initiate", {**MULTIPART, **wrong})
-    assert told(answer) == (413 if code == "file_too_large" else 400, code, param)
+    assert reported(answer) == (413 if code == "file_too_large" else 400, code, param)
 
 
 def test_an_address_is_for_one_part_of_one_upload_in_its_time(http_api: ApiServer) -> None:
@@ -317,17 +325,21 @@ def test_an_address_is_for_one_part_of_one_upload_in_its_time(http_api: ApiServe
     http_api.clock.shift = timedelta(seconds=limits.UPLOAD_URL_TTL_S + 60)
     assert http_api.ask("PUT", one, LINES[:20]).status == 200, "50 GB take longer than an hour"
     http_api.clock.shift = timedelta(seconds=limits.MULTIPART_TTL_S + 1)
-    assert told(http_api.ask("PUT", two, LINES[20:])) == (410, "upload_expired", None)
+    assert reported(http_api.ask("PUT", two, LINES[20:])) == (410, "upload_expired", None)
 
 
 def test_a_part_beyond_the_size_of_the_file_is_refused_and_leaves_nothing(
     http_api: ApiServer,
 ) -> None:
     _, (one, two) = initiate(http_api)
-    assert told(http_api.ask("PUT", one, LINES + b"x")) == (413, "file_too_large", "data")
-    assert told(http_api.ask("PUT", one, iter([LINES, b"x"]))) == (413, "file_too_large", "data")
+    assert reported(http_api.ask("PUT", one, LINES + b"x")) == (413, "file_too_large", "data")
+    assert reported(http_api.ask("PUT", one, iter([LINES, b"x"]))) == (
+        413,
+        "file_too_large",
+        "data",
+    )
     assert http_api.ask("PUT", one, LINES).status == 200
-    assert told(http_api.ask("PUT", two, b"x")) == (400, "invalid_request", "data")
+    assert reported(http_api.ask("PUT", two, b"x")) == (400, "invalid_request", "data")
     assert len(http_api.blobs_on_disk()) == 1
 
 
@@ -335,10 +347,14 @@ def test_an_end_names_its_upload_and_its_file(http_api: ApiServer) -> None:
     begun, _ = initiate(http_api)
     for step in ("complete", "abort"):
         path = f"/v1/files/multipart/{step}"
-        assert told(post(http_api, path, {})) == (400, "missing_required_parameter", "upload_id")
+        assert reported(post(http_api, path, {})) == (
+            400,
+            "missing_required_parameter",
+            "upload_id",
+        )
         for wrong in ({"upload_id": "upload_x"}, {"file_id": "file-x"}, {"file_id": None}):
             answer = end(http_api, begun, step=step, **wrong)
-            assert told(answer) == (404, "upload_not_found", "upload_id")
+            assert reported(answer) == (404, "upload_not_found", "upload_id")
 
 
 def test_an_aborted_upload_takes_no_parts_and_may_be_aborted_again(http_api: ApiServer) -> None:
@@ -346,8 +362,8 @@ def test_an_aborted_upload_takes_no_parts_and_may_be_aborted_again(http_api: Api
     etag = http_api.ask("PUT", one, LINES).headers["etag"]
     for _ in range(2):
         assert end(http_api, begun, step="abort").status == 200
-    assert told(http_api.ask("PUT", two, b"x")) == (400, "upload_closed", None)
-    assert told(end(http_api, begun, etag, etag)) == (400, "upload_closed", None)
+    assert reported(http_api.ask("PUT", two, b"x")) == (400, "upload_closed", None)
+    assert reported(end(http_api, begun, etag, etag)) == (400, "upload_closed", None)
 
 
 # ---- keys, limits, the record ----
@@ -366,7 +382,7 @@ def test_another_tenants_upload_is_not_found(env: Env) -> None:
         yours.ask("POST", "/v1/files/multipart/complete", which),
         yours.ask("POST", "/v1/files/multipart/abort", which),
     ):
-        assert told(answer) == (404, "upload_not_found", "upload_id")
+        assert reported(answer) == (404, "upload_not_found", "upload_id")
     path = begun["parts"][0]["URL"].removeprefix(env.http_api.url)
     assert env.http_api.ask("PUT", path, LINES).status == 200, "the signature is the permission"
 
@@ -374,8 +390,8 @@ def test_another_tenants_upload_is_not_found(env: Env) -> None:
 def test_uploading_in_parts_wants_the_scope_of_uploading(env: Env) -> None:
     reader = env.tenant(scopes=("read",))
     for path in ("/v1/uploads", "/v1/uploads/x/complete", "/v1/files/multipart/initiate"):
-        assert told(reader.ask("POST", path, NEW))[:2] == (403, "insufficient_scope")
-    assert told(post(env.http_api, "/v1/uploads", NEW))[:2] == (401, "missing_api_key")
+        assert reported(reader.ask("POST", path, NEW))[:2] == (403, "insufficient_scope")
+    assert reported(post(env.http_api, "/v1/uploads", NEW))[:2] == (401, "missing_api_key")
 
 
 def test_what_is_announced_counts_against_the_share_until_the_upload_ends(env: Env) -> None:
@@ -387,7 +403,7 @@ def test_what_is_announced_counts_against_the_share_until_the_upload_ends(env: E
         tenant.ask("POST", "/v1/files/multipart/initiate", MULTIPART),
         tenant.upload(LINES),
     ):
-        assert told(answer) == (413, "storage_limit_exceeded", "file")
+        assert reported(answer) == (413, "storage_limit_exceeded", "file")
     assert tenant.ask("POST", f"/v1/uploads/{first}/cancel").status == 200
     assert tenant.ask("POST", "/v1/uploads", NEW).status == 200
 

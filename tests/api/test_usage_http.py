@@ -32,12 +32,12 @@ def test_a_batch_shows_usage_and_cost_of_its_successes(
     env: Env, tenant: Tenant, mount: str
 ) -> None:
     batch = env.ended_batch(tenant, requests=5)
-    told = tenant.ask("GET", f"{mount}/v1/batches/{batch.id}").json
-    assert told["request_counts"] == {"total": 5, "completed": 4, "failed": 1}
-    assert told["usage"]["input_tokens"] == 4 * USAGE.input_tokens
-    assert told["usage"]["input_tokens_details"] == {"cached_tokens": 4 * USAGE.cached_tokens}
-    assert told["usage"]["total_tokens"] == 4 * USAGE.total_tokens
-    assert told["cost"] == {
+    reported = tenant.ask("GET", f"{mount}/v1/batches/{batch.id}").json
+    assert reported["request_counts"] == {"total": 5, "completed": 4, "failed": 1}
+    assert reported["usage"]["input_tokens"] == 4 * USAGE.input_tokens
+    assert reported["usage"]["input_tokens_details"] == {"cached_tokens": 4 * USAGE.cached_tokens}
+    assert reported["usage"]["total_tokens"] == 4 * USAGE.total_tokens
+    assert reported["cost"] == {
         "currency": "usd",
         "amount": f"{4 * LIVE / 2:f}",
         "live_amount": f"{4 * LIVE:f}",
@@ -45,7 +45,7 @@ def test_a_batch_shows_usage_and_cost_of_its_successes(
     }
     listed = tenant.ask("GET", f"{mount}/v1/batches").json
     (in_list,) = listed if isinstance(listed, list) else listed["data"]
-    assert in_list["cost"] == told["cost"]
+    assert in_list["cost"] == reported["cost"]
 
 
 def test_the_costs_of_a_batch_are_told_by_model_and_shown_on_its_page(
@@ -58,12 +58,12 @@ def test_the_costs_of_a_batch_are_told_by_model_and_shown_on_its_page(
     env.http_api.run(tenant.worker.plan({"m": 3, "unpriced": 1}))
     env.http_api.run(tenant.worker.lease(batch_id, ["m", "unpriced"]))
     env.http_api.run(tenant.worker.settle(batch_id, ok=[1, 2, 4], bad=[3]))
-    told = tenant.ask("GET", f"/v1/batches/{batch_id}/costs").json
-    found = {each["model"]: (each["requests"], each["amount"]) for each in told["data"]}
+    reported = tenant.ask("GET", f"/v1/batches/{batch_id}/costs").json
+    found = {each["model"]: (each["requests"], each["amount"]) for each in reported["data"]}
     assert found == {"m": (2, f"{2 * LIVE / 2:f}"), "unpriced": (1, "0.00")}
-    assert told["total"]["requests"] == 3
+    assert reported["total"]["requests"] == 3
     whole = tenant.ask("GET", f"/v1/batches/{batch_id}").json["cost"]
-    assert {name: told["total"][name] for name in whole} == whole
+    assert {name: reported["total"][name] for name in whole} == whole
     page = get(env.http_api, f"/console/batches/{batch_id}", sign_in(tenant)).body.decode()
     assert "Money by model" in page
     assert '<td class="name">unpriced</td>' in page
@@ -71,10 +71,10 @@ def test_the_costs_of_a_batch_are_told_by_model_and_shown_on_its_page(
 
 def test_the_costs_of_a_batch_with_one_model_are_its_own(env: Env, tenant: Tenant) -> None:
     batch = env.ended_batch(tenant, requests=3)
-    told = tenant.ask("GET", f"/v1/batches/{batch.id}/costs").json
-    (line,) = told["data"]
+    reported = tenant.ask("GET", f"/v1/batches/{batch.id}/costs").json
+    (line,) = reported["data"]
     assert (line["model"], line["requests"]) == ("m", 2)
-    assert told["total"] == {name: line[name] for name in told["total"]}
+    assert reported["total"] == {name: line[name] for name in reported["total"]}
     refused = env.tenant("others").ask("GET", f"/v1/batches/{batch.id}/costs")
     assert (refused.status, refused.error["code"]) == (404, "batch_not_found")
     page = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
@@ -84,11 +84,11 @@ def test_the_costs_of_a_batch_with_one_model_are_its_own(env: Env, tenant: Tenan
 def test_an_sdk_carries_the_cost_along(env: Env, tenant: Tenant) -> None:
     batch = env.ended_batch(tenant)
     with openai.OpenAI(api_key=tenant.key, base_url=f"{env.http_api.url}/v1") as client:
-        told = client.batches.retrieve(batch.id)
-    assert told.usage is not None
-    assert told.usage.output_tokens == 2 * USAGE.output_tokens
-    assert told.model_extra is not None
-    assert Decimal(told.model_extra["cost"]["amount"]) == LIVE
+        reported = client.batches.retrieve(batch.id)
+    assert reported.usage is not None
+    assert reported.usage.output_tokens == 2 * USAGE.output_tokens
+    assert reported.model_extra is not None
+    assert Decimal(reported.model_extra["cost"]["amount"]) == LIVE
 
 
 def test_a_batch_that_has_not_begun_cost_nothing(env: Env, tenant: Tenant) -> None:
@@ -102,12 +102,12 @@ def test_usage_groups_by_day_model_and_project(env: Env, tenant: Tenant) -> None
     env.ended_batch(tenant, requests=3)
     env.ended_batch(tenant, requests=4, model="m")
     env.ended_batch(same, requests=2)
-    told = tenant.ask("GET", "/v1/usage?group_by=day,model").json
-    msgspec.convert(told, UsageObject)
-    (row,) = told["data"]
+    reported = tenant.ask("GET", "/v1/usage?group_by=day,model").json
+    msgspec.convert(reported, UsageObject)
+    (row,) = reported["data"]
     assert row["model"] == "m"
     assert row["day"] == env.http_api.clock.now().date().isoformat()
-    assert row["requests"] == told["total"]["requests"] == 5
+    assert row["requests"] == reported["total"]["requests"] == 5
     assert Decimal(row["amount"]) == 5 * LIVE / 2
     assert Decimal(row["saved"]) == 5 * LIVE / 2
     assert "project_id" not in row

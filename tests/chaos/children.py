@@ -72,7 +72,7 @@ class Child:
             line = b""
         ready = dict(json.loads(line)) if line else {"error": "nothing on standard output"}
         if "error" in ready:
-            raise ChildFailed(f"{self.name}: {ready['error']}\n{self.told(in_this_life=True)}")
+            raise ChildFailed(f"{self.name}: {ready['error']}\n{self.reported(in_this_life=True)}")
         return ready
 
     def send(self, number: signal.Signals) -> float:
@@ -112,7 +112,7 @@ class Child:
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
-    def told(self, *, in_this_life: bool = False) -> str:
+    def reported(self, *, in_this_life: bool = False) -> str:
         """What it wrote to its log."""
         return self.log.read_bytes()[self._born_at if in_this_life else 0 :].decode(
             errors="replace"

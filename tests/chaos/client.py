@@ -97,14 +97,14 @@ class Client:
 
     async def live(self, job: Job) -> None:
         """The whole life of a batch. Raises WrongAnswer."""
-        file_id = (await self._told(lambda _: self._upload(job)))["id"]
+        file_id = (await self._reported(lambda _: self._upload(job)))["id"]
         await self._enter(job, "validation")
         asked = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
-        job.batch = await self._told(partial(self._create, asked))
+        job.batch = await self._reported(partial(self._create, asked))
         place = f"/v1/batches/{job.batch['id']}"
         while job.batch["status"] not in ENDED:
             await asyncio.sleep(POLL_S)
-            await self._see(job, await self._told(lambda _: self._http.get(place)))
+            await self._see(job, await self._reported(lambda _: self._http.get(place)))
         await self._enter(job, "download")
         job.output = await self._lines(job.batch.get("output_file_id"))
         job.errors = await self._lines(job.batch.get("error_file_id"))
@@ -146,7 +146,7 @@ class Client:
         got = await self._answered(lambda _: self._http.get(f"/v1/files/{file_id}/content"))
         return [json.loads(line) for line in got.text.splitlines()]
 
-    async def _told(self, ask: Ask) -> Json:
+    async def _reported(self, ask: Ask) -> Json:
         return dict((await self._answered(ask)).json())
 
     async def _answered(self, ask: Ask) -> httpx.Response:

@@ -50,16 +50,18 @@ async def _refuses(env: Env, status: int, code: str) -> None:
     """Uploads are refused as documented, and reading goes on."""
     for _ in range(3):
         sent = await _upload(env)
-        told = sent.json().get("error", {}).get("code")
-        _must((sent.status_code, told) == (status, code), f"an upload: {sent.text}")
+        reported = sent.json().get("error", {}).get("code")
+        _must((sent.status_code, reported) == (status, code), f"an upload: {sent.text}")
         listed = await env.http.get("/v1/batches")
         _must(listed.status_code == 200, f"a list: {listed.text}")
         await asyncio.sleep(0.3)
 
 
 def _said_so(env: Env, *words: str) -> None:
-    told = env.children["serve"].told()
-    _must(any(word in told for word in words), f"the log has none of {words}: {told[-1500:]}")
+    reported = env.children["serve"].reported()
+    _must(
+        any(word in reported for word in words), f"the log has none of {words}: {reported[-1500:]}"
+    )
 
 
 @asynccontextmanager

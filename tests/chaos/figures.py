@@ -9,7 +9,7 @@ from faults import Fault
 from rounds import Round
 
 
-def told(played: Round) -> str:
+def reported(played: Round) -> str:
     """A line of progress."""
     faults = ", ".join(f"{fault.kind} in {fault.phase}" for fault in played.faults) or "no fault"
     fate = "ok" if played.verdict.good else "FAILED"

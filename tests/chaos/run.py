@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import disks
 import field
 import links
-from figures import table, told
+from figures import reported, table
 from installations import Env, fleet_house, sqlite_house
 from mounts import NotPossible
 from rounds import Plague, Round, play
@@ -72,7 +72,7 @@ async def killed(part: str, seed: int, numbers: Iterable[int], folder: Path) -> 
 
 
 def report(played: Round, replay: str) -> None:
-    say(told(played))
+    say(reported(played))
     for words in (*played.verdict.wrong[:10], *played.verdict.late):
         say(f"    {words[:2000]}")
     if not played.verdict.good:

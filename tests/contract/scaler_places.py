@@ -66,8 +66,8 @@ class PlayedPlace:
             return 500, b"no etcd"
         if call.headers.get("authorization") != f"bearer {self.token.read_text()}":
             return 401, b'{"kind": "Status", "message": "Unauthorized"}'
-        status, told = self.answer(call)
-        return status, json.dumps(told).encode()
+        status, reported = self.answer(call)
+        return status, json.dumps(reported).encode()
 
     def answer(self, call: PlayedCall) -> tuple[int, Any]:
         raise NotImplementedError
@@ -102,8 +102,8 @@ class Deployments(PlayedPlace):
             assert body == {"spec": {"replicas": wanted}}, "nothing else is touched"
             if call.query.get("dryRun") != "All":
                 self.replicas = wanted
-        told = {} if not wanted else {"replicas": wanted}  # a zero is left out, as Go does it
-        return 200, {"kind": "Scale", "spec": told, "status": {"replicas": self.replicas}}
+        reported = {} if not wanted else {"replicas": wanted}  # a zero is left out, as Go does it
+        return 200, {"kind": "Scale", "spec": reported, "status": {"replicas": self.replicas}}
 
 
 class RayHead(PlayedPlace):

@@ -170,12 +170,12 @@ class RayPlace:
         self.source: EngineSource = RayServe(JsonApi(""), "")
 
     async def put(self, entries: Sequence[Entry]) -> None:
-        told = {
+        reported = {
             each.name: {"status": "RUNNING", "route_prefix": f"/{each.host}/{each.port}"}
             for each in entries
         }
         options = {"host": "0.0.0.0", "port": 8000}
-        self.answer = 200, json.dumps({"applications": told, "http_options": options}).encode()
+        self.answer = 200, json.dumps({"applications": reported, "http_options": options}).encode()
 
     def engine(self, entry: Entry) -> tuple[str, str, int]:
         return entry.name, f"head/{entry.host}/{entry.port}", 8000

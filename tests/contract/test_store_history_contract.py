@@ -95,7 +95,7 @@ async def test_a_batch_that_has_ended_is_looked_at_no_more(
 # ---- notes
 
 
-async def told(world: StoreFixture, batch_id: str) -> list[tuple[str, str, str]]:
+async def reported(world: StoreFixture, batch_id: str) -> list[tuple[str, str, str]]:
     notes = await world.store.history.notes(batch_id)
     return [(each.kind, each.actor, each.detail) for each in notes]
 
@@ -116,7 +116,7 @@ async def test_each_verb_notes_who_did_what(world: StoreFixture) -> None:
         world.pass_time(1)
     for _ in range(2):
         await world.store.batches.cancel(*where, world.now, "key_4")
-    assert await told(world, batch.id) == [
+    assert await reported(world, batch.id) == [
         ("paused", "key_1", ""),
         ("changed", "key_2", "priority 0 to 5, completion window 24h to 2d, new metadata"),
         ("resumed", "key_3", ""),
@@ -135,9 +135,9 @@ async def test_a_worker_that_is_lost_is_noted_of_the_batches_that_it_had(
     assert await world.store.work.release_worker("w2", world.now) == 0
     world.pass_time(TTL_S + 1)
     assert await world.store.work.reap(world.now) == 1
-    assert await told(world, reaped.id) == [("worker_lost", "server", "")]
-    assert await told(world, released.id) == [("worker_lost", "server", "")]
-    assert await told(world, idle.id) == []
+    assert await reported(world, reaped.id) == [("worker_lost", "server", "")]
+    assert await reported(world, released.id) == [("worker_lost", "server", "")]
+    assert await reported(world, idle.id) == []
 
 
 async def test_a_spend_cap_that_is_reached_and_raised_is_noted(world: StoreFixture) -> None:
@@ -168,9 +168,9 @@ async def test_only_the_newest_notes_are_kept(
             change = BatchChange(priority=number + 1)
             await world.store.steering.change(each.project_id, each.id, change, world.now)
         world.pass_time(1)
-    details = [detail for _, _, detail in await told(world, batch.id)]
+    details = [detail for _, _, detail in await reported(world, batch.id)]
     assert details == ["priority 2 to 3", "priority 3 to 4", "priority 4 to 5"]
-    assert len(await told(world, other.id)) == 1
+    assert len(await reported(world, other.id)) == 1
 
 
 # ---- age
@@ -193,7 +193,7 @@ async def test_what_is_old_is_forgotten_and_what_is_not_stays(
     assert await history.forget(NOON + timedelta(days=1), 100) == 2
     assert await history.forget(NOON + timedelta(days=1), 100) == 0
     assert (await history.of_batches([old.id, new.id])).keys() == {new.id}
-    assert len(await told(world, still.id)) == 1
+    assert len(await reported(world, still.id)) == 1
 
 
 async def test_a_deleted_batch_leaves_no_history(
@@ -207,7 +207,7 @@ async def test_a_deleted_batch_leaves_no_history(
     await world.assemble(batch)
     await world.store.steering.delete(*where, world.now)
     assert await history.of_batch(batch.id) is None
-    assert await told(world, batch.id) == []
+    assert await reported(world, batch.id) == []
 
 
 # ---- replicas

@@ -66,7 +66,7 @@ class Command:
 
     def __init__(self, process: forked_command.ForkedCommand | asyncio.subprocess.Process) -> None:
         self._process = process
-        self.told = ""
+        self.reported = ""
         """What it wrote to standard error so far, as far as it was waited for."""
 
     @classmethod
@@ -95,10 +95,10 @@ class Command:
         assert self._process.stderr is not None
         async with asyncio.timeout(PATIENCE_S):
             while line := (await self._process.stderr.readline()).decode():
-                self.told += line
+                self.reported += line
                 if words in line:
                     return line
-        raise AssertionError(f"it ended without saying {words!r}: {self.told}")
+        raise AssertionError(f"it ended without saying {words!r}: {self.reported}")
 
     async def printed_json(self) -> dict[str, Any]:
         """Wait for a line on standard output, and read it as JSON."""
@@ -113,9 +113,11 @@ class Command:
         async with asyncio.timeout(PATIENCE_S):
             out, err = await self._process.communicate()
         assert self._process.returncode is not None
-        self.told += err.decode()
-        assert "Traceback" not in self.told and "That is a bug" not in self.told, self.told
-        return self._process.returncode, out.decode(), self.told
+        self.reported += err.decode()
+        assert "Traceback" not in self.reported and "That is a bug" not in self.reported, (
+            self.reported
+        )
+        return self._process.returncode, out.decode(), self.reported
 
 
 async def lowtide(*arguments: str | Path, cwd: Path, **environ: str) -> tuple[int, str, str]:

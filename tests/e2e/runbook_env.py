@@ -98,15 +98,15 @@ class Site:
 
     async def run(self, *words: str | Path, name: str = "serve") -> tuple[int, Json, str]:
         """A command of the operator's with `--json`: exit code, what it printed, what it told."""
-        code, out, told = await lowtide(
+        code, out, reported = await lowtide(
             *words, "--config", self.config(name), "--json", cwd=self.folder, **self.environ
         )
-        return code, json.loads(out) if out else {}, told
+        return code, json.loads(out) if out else {}, reported
 
     async def doctor(self, *words: str) -> tuple[int, dict[str, list[Json]]]:
         """Exit code, and the findings by name."""
-        code, answer, told = await self.run("doctor", *words)
-        assert "checks" in answer, told
+        code, answer, reported = await self.run("doctor", *words)
+        assert "checks" in answer, reported
         found: dict[str, list[Json]] = {}
         for check in answer["checks"]:
             found.setdefault(check["name"], []).append(check)
@@ -114,9 +114,9 @@ class Site:
 
     async def mend(self, *words: str) -> list[Json]:
         """`lowtide doctor --repair`, which must leave no drift; its repairs."""
-        code, answer, told = await self.run("doctor", "--repair", "--yes", *words)
+        code, answer, reported = await self.run("doctor", "--repair", "--yes", *words)
         drifts = [check for check in answer["checks"] if check["name"] == "drift"]
-        assert code == 0 and all(drift["verdict"] != "fail" for drift in drifts), (drifts, told)
+        assert code == 0 and all(drift["verdict"] != "fail" for drift in drifts), (drifts, reported)
         return list(answer.get("repairs", []))
 
     def query(self, statement: str) -> list[tuple[object, ...]]:

@@ -138,8 +138,8 @@ def shares_of(fleet: Fleet) -> dict[str, list[str]]:
 async def stop(command: Command) -> None:
     """SIGTERM, and exit code 0."""
     command.send(signal.SIGTERM)
-    code, _, told = await command.ended()
-    assert code == 0, told
+    code, _, reported = await command.ended()
+    assert code == 0, reported
 
 
 class Balancer:

@@ -41,11 +41,11 @@ async def test_a_backup_of_a_server_at_work_is_restored_and_goes_on(
         done = await env.end(await env.start(prompts(5, 0.0)))
         batch = await env.start(prompts(REQUESTS, ANSWER_S))
         await env.until(batch, lambda seen: seen["request_counts"]["completed"] >= 8)
-        code, report, told = await site.run("backup", backups / "1")
-        assert (code, report["missing"]) == (0, 0), told
+        code, report, reported = await site.run("backup", backups / "1")
+        assert (code, report["missing"]) == (0, 0), reported
         await env.until(batch, lambda seen: seen["request_counts"]["completed"] >= 20)
-        code, second, told = await site.run("backup", backups / "2")
-        assert (code, second["base"], second["missing"]) == (0, str(backups / "1"), 0), told
+        code, second, reported = await site.run("backup", backups / "2")
+        assert (code, second["base"], second["missing"]) == (0, str(backups / "1"), 0), reported
         assert report["new"] == report["blobs"] and 0 < second["new"] < second["blobs"]
         counts = (await env.see(batch))["request_counts"]
         more = counts["completed"] + 4
@@ -55,8 +55,8 @@ async def test_a_backup_of_a_server_at_work_is_restored_and_goes_on(
     shutil.rmtree(site.data_dir)
 
     engine.hurries = True  # the rest need not take as long
-    code, _, told = await site.run("restore", backups / "2")
-    assert code == 0, told
+    code, _, reported = await site.run("restore", backups / "2")
+    assert code == 0, reported
     assert (await site.run("restore", backups / "2"))[0] == 2, "the data directory is not empty now"
     async with site.serving() as life:
         ended = await life.end(batch)
@@ -84,10 +84,10 @@ async def test_a_backup_that_is_killed_at_any_moment_goes_on(
                 await there(dest / seen)
                 killed.send(signal.SIGKILL)
         if not (dest / "manifest.json").exists():
-            code, answer, told = await site.run("restore", dest)
-            assert (code, answer["error"]["code"]) == (2, "partial"), told
-            code, report, told = await site.run("backup", dest)
-            assert (code, report["missing"]) == (0, 0), told
+            code, answer, reported = await site.run("restore", dest)
+            assert (code, answer["error"]["code"]) == (2, "partial"), reported
+            code, report, reported = await site.run("backup", dest)
+            assert (code, report["missing"]) == (0, 0), reported
         await life.env.end(batch)
     shutil.rmtree(site.data_dir)
     assert (await site.run("restore", dest))[0] == 0
@@ -112,6 +112,6 @@ async def there(path: Path) -> None:
 
 async def test_a_backup_of_another_pair_says_what_to_use(tmp_path: Path) -> None:
     site = Site(tmp_path, [], database_url="postgresql://nowhere/x", blob_url="s3://bucket")
-    code, answer, told = await site.run("backup", tmp_path / "b")
+    code, answer, reported = await site.run("backup", tmp_path / "b")
     assert code == 2 and answer["error"]["code"] == "not_embedded"
-    assert "pg_dump" in told and "doctor --repair" in told
+    assert "pg_dump" in reported and "doctor --repair" in reported

@@ -385,8 +385,8 @@ async def test_a_full_disk_holds_the_batch_up_and_loses_nothing(
         batch = await env.create(file_id)
         await engine.saw_requests(1)
         disk[0].fail("put", BlobsFull("no space left"), times=10_000)
-        told = "Results cannot be stored: the server's storage does not take them"
-        stuck = await env.until(batch, lambda seen: told in (seen["reason"] or ""))
+        reported = "Results cannot be stored: the server's storage does not take them"
+        stuck = await env.until(batch, lambda seen: reported in (seen["reason"] or ""))
         assert stuck["status"] == "in_progress"
         await engine.saw_requests(300)
         disk[0].heal()

@@ -94,14 +94,14 @@ async def test_after_ctrl_c_the_same_command_goes_on(batch: Path, tmp_path: Path
             command.send(signal.SIGINT)
             await command.said("Stopping")
             gate.opened.set()
-            code, _, told = await command.ended()
+            code, _, reported = await command.ended()
         assert code == 130
-        assert "The same command goes on from there" in told
+        assert "The same command goes on from there" in reported
         assert not (tmp_path / "out.jsonl").exists()
 
-        code, _, told = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+        code, _, reported = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
         assert code == 0
-        assert "Going on with" in told
+        assert "Going on with" in reported
         assert custom_ids(tmp_path / "out.jsonl") == [f"req-{n}" for n in range(LINES)]
         # What was in flight was waited for and kept: no request was ever sent twice.
         assert len(engine.requests) == LINES
@@ -116,9 +116,9 @@ async def test_after_kill_9_the_same_command_goes_on(batch: Path, tmp_path: Path
             await command.ended()
         gate.opened.set()
 
-        code, out, told = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+        code, out, reported = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
         assert code == 0
-        assert "Going on with" in told
+        assert "Going on with" in reported
         assert "200 succeeded" in out
         assert custom_ids(tmp_path / "out.jsonl") == [f"req-{n}" for n in range(LINES)]
         # At most what was answered since the last commit, and what was in flight, is done again.
@@ -148,9 +148,9 @@ async def test_a_changed_input_is_refused_until_restart(batch: Path, tmp_path: P
         gate.opened.set()
         write_lines(batch, [request_line("another")])
 
-        code, _, told = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+        code, _, reported = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
         assert code == 2
-        assert "is not what it was" in told and "--restart" in told
+        assert "is not what it was" in reported and "--restart" in reported
 
         code, _, _ = await lowtide(*run_arguments(batch, engine), "--restart", cwd=tmp_path)
         assert code == 0
@@ -162,9 +162,9 @@ async def test_two_runs_for_one_output_do_not_meet(batch: Path, tmp_path: Path) 
     async with gate.engine as engine:
         async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
             await gate.is_reached()
-            code, _, told = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
+            code, _, reported = await lowtide(*run_arguments(batch, engine), cwd=tmp_path)
             assert code == 2
-            assert "Another `lowtide run` is writing out.jsonl" in told
+            assert "Another `lowtide run` is writing out.jsonl" in reported
             gate.opened.set()
             code, _, _ = await command.ended()
         assert code == 0
@@ -187,9 +187,9 @@ async def test_a_model_of_our_own_answers_for_all_that_the_lines_name(tmp_path: 
     lines = [request_line(f"r{n}", model=f"org/model-{n}") for n in range(3)]
     batch = write_lines(tmp_path / "b.jsonl", lines)
     arguments: list[str | Path] = ["run", batch, "-o", "out.jsonl", "--model", "random"]
-    code, _, told = await lowtide(*arguments, cwd=tmp_path)
+    code, _, reported = await lowtide(*arguments, cwd=tmp_path)
     assert code == 0
-    assert "random answers for" in told and "org/model-2" in told
+    assert "random answers for" in reported and "org/model-2" in reported
     assert custom_ids(tmp_path / "out.jsonl") == ["r0", "r1", "r2"]
     for line in read_lines(tmp_path / "out.jsonl"):
         assert line["response"]["body"]["choices"][0]["message"]["role"] == "assistant"
@@ -197,9 +197,9 @@ async def test_a_model_of_our_own_answers_for_all_that_the_lines_name(tmp_path: 
 
 async def test_a_model_that_is_not_there_leaves_nothing_behind(batch: Path, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["run", batch, "-o", "out.jsonl", "--model", "missing.gguf"]
-    code, _, told = await lowtide(*arguments, cwd=tmp_path)
+    code, _, reported = await lowtide(*arguments, cwd=tmp_path)
     assert code == 2
-    assert "missing.gguf" in told
+    assert "missing.gguf" in reported
     assert names_in(tmp_path) == ["batch.jsonl"]
 
 

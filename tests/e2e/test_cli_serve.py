@@ -68,8 +68,8 @@ async def test_every_step_by_hand(home: Path) -> None:
         assert batch_id.strip() in out
         code, _, _ = await ask("files", "delete", file_id.strip())
         assert code == 0
-        code, _, told = await ask("files", "get", file_id.strip())
-        assert code == 2 and "No such File" in told
+        code, _, reported = await ask("files", "get", file_id.strip())
+        assert code == 2 and "No such File" in reported
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -77,22 +77,22 @@ async def test_a_signal_stops_it_in_good_order(home: Path, number: signal.Signal
     server, _ = await started(home)
     async with server:
         server.send(number)
-        code, _, told = await server.ended()
+        code, _, reported = await server.ended()
     assert code == 0
-    assert "stopping" in told
+    assert "stopping" in reported
 
 
 async def test_a_port_and_a_data_dir_have_one_server(home: Path) -> None:
     server, address = await started(home)
     async with server:
         port = address.rpartition(":")[2]
-        code, _, told = await lowtide(
+        code, _, reported = await lowtide(
             "serve", "--port", port, "--data-dir", home / "other", cwd=home
         )
-        assert code == 2 and f"Port {port}" in told
+        assert code == 2 and f"Port {port}" in reported
         for number in ("0", port):  # the folder says more than the port
-            code, _, told = await lowtide("serve", "--port", number, cwd=home)
-            assert code == 2 and "in use by another Lowtide" in told
+            code, _, reported = await lowtide("serve", "--port", number, cwd=home)
+            assert code == 2 and "in use by another Lowtide" in reported
 
 
 async def test_a_run_on_a_server_goes_on_after_ctrl_c(home: Path, engine: ScriptedEngine) -> None:
@@ -105,14 +105,14 @@ async def test_a_run_on_a_server_goes_on_after_ctrl_c(home: Path, engine: Script
         async with await Command.start(*arguments, cwd=home) as command:
             await reached(engine, 1)
             command.send(signal.SIGINT)
-            code, _, told = await command.ended()
+            code, _, reported = await command.ended()
         assert code == 130
-        assert "The batch goes on at" in told
+        assert "The batch goes on at" in reported
         opened.set()
 
-        code, _, told = await lowtide(*arguments, cwd=home)
+        code, _, reported = await lowtide(*arguments, cwd=home)
         assert code == 0
-        assert "Going on with" in told
+        assert "Going on with" in reported
         assert custom_ids(home / "out.jsonl") == [f"r{n}" for n in range(20)]
         assert len(engine.requests) == 20
         _, out, _ = await lowtide("batches", "list", "--json", "--server", address, cwd=home)

@@ -44,12 +44,12 @@ async def test_an_api_that_is_told_to_stop_finishes_uploads_downloads_and_live_c
         async with command, httpx.AsyncClient(base_url=address, timeout=PATIENCE_S) as http:
             content = "".join(json.dumps(line) + "\n" for line in asks(LINES)).encode()
             stored = await Env(http).upload(asks(LINES))
-            told, boundary = asyncio.Event(), "b0und"
+            reported, boundary = asyncio.Event(), "b0und"
             live = asyncio.create_task(_live(http, f"wait {LIVE_S} there"))
             upload = asyncio.create_task(
                 http.post(
                     "/v1/files",
-                    content=_slowly(content, boundary, told),
+                    content=_slowly(content, boundary, reported),
                     headers={"content-type": f"multipart/form-data; boundary={boundary}"},
                 )
             )
@@ -66,7 +66,7 @@ async def test_an_api_that_is_told_to_stop_finishes_uploads_downloads_and_live_c
                 assert turned.json()["error"]["code"] == "server_stopping"
                 late = await http.get("/v1/models")
                 assert late.status_code == 200, "balancers have not noticed yet"
-                told.set()
+                reported.set()
                 sent = await upload
                 assert sent.status_code == 200, sent.text
                 got += b"".join([piece async for piece in pieces])
@@ -86,7 +86,7 @@ async def _live(http: httpx.AsyncClient, text: str) -> str:
     return str(answer.json()["choices"][0]["message"]["content"])
 
 
-async def _slowly(content: bytes, boundary: str, told: asyncio.Event) -> AsyncIterator[bytes]:
+async def _slowly(content: bytes, boundary: str, reported: asyncio.Event) -> AsyncIterator[bytes]:
     """A form whose second half comes after the server was told to stop."""
     yield (
         f'--{boundary}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -94,7 +94,7 @@ async def _slowly(content: bytes, boundary: str, told: asyncio.Event) -> AsyncIt
     ).encode()
     half = len(content) // 2
     yield content[:half]
-    await told.wait()
+    await reported.wait()
     yield content[half:]
     yield f"\r\n--{boundary}--\r\n".encode()
 

@@ -64,7 +64,7 @@ async def test_a_batch_outlives_all_that_happens_to_its_engines(
     server = await Command.start("serve", "--port", "0", "--json", cwd=tmp_path)
     async with server:
         address = (await server.printed_json())["address"]
-        assert "cannot be read" in server.told or await server.said("source.stale")
+        assert "cannot be read" in server.reported or await server.said("source.stale")
         run = ["run", str(lines), "-o", "out.jsonl", "--server", address]
         async with await Command.start(*run, cwd=tmp_path) as running:
             put(path, a=one)
@@ -80,8 +80,8 @@ async def test_a_batch_outlives_all_that_happens_to_its_engines(
             assert stale["engines"] == ["a"]
             assert "has no list" in stale["trouble"]
             put(path, a=two)  # the same engine at another address
-            code, _, told = await running.ended()
-            assert code == 0, told
+            code, _, reported = await running.ended()
+            assert code == 0, reported
         assert custom_ids(tmp_path / "out.jsonl") == [f"r{n}" for n in range(12)]
         assert (len(one.requests), len(two.requests)) == (1, 12), "what hung is sent once more"
         opened.set()

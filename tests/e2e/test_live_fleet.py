@@ -56,8 +56,8 @@ async def test_a_call_at_one_api_process_counts_at_the_other(
         assert [answer.status_code for answer in answers] == [200] * 5
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                told = (await second.get("/v1/limits")).json()["data"]
-                used = [each["used"] for each in told if each["name"] == NAME]
+                reported = (await second.get("/v1/limits")).json()["data"]
+                used = [each["used"] for each in reported if each["name"] == NAME]
                 if any(used):
                     break
                 await asyncio.sleep(0.05)

@@ -92,8 +92,8 @@ async def running_fleet(
 
 async def stop(command: Command) -> None:
     command.send(signal.SIGTERM)
-    code, _, told = await command.ended()
-    assert code == 0, told
+    code, _, reported = await command.ended()
+    assert code == 0, reported
 
 
 async def test_a_killed_worker_costs_a_lease_and_no_line(tmp_path: Path, postgres_url: str) -> None:

@@ -116,8 +116,8 @@ async def test_an_unserved_model_waits_or_is_refused_as_configured(
     models = (ModelSettings(id="m"), ModelSettings(id="cold"))
     async with open_priced(tmp_path / "wait", engine, *models) as env:
         batch = await env.start([ask(1, model="cold")])
-        told = await env.until(batch, lambda seen: seen["status"] == "in_progress")
-        assert told["reason"] == "No replica serves the model cold."
+        reported = await env.until(batch, lambda seen: seen["status"] == "in_progress")
+        assert reported["reason"] == "No replica serves the model cold."
     refuse = CatalogueSettings(unserved="refuse")
     async with open_priced(tmp_path / "refuse", engine, *models, catalogue=refuse) as env:
         batch = await env.end(await env.start([ask(1, model="cold"), ask(2)]))

@@ -38,8 +38,8 @@ async def home(tmp_path: Path) -> AsyncIterator[Path]:
 
 
 async def ask_json(home: Path, *arguments: str, **environ: str) -> Any:
-    code, out, told = await lowtide(*arguments, "--json", cwd=home, **environ)
-    assert code == 0, told
+    code, out, reported = await lowtide(*arguments, "--json", cwd=home, **environ)
+    assert code == 0, reported
     return json.loads(out)
 
 
@@ -124,12 +124,12 @@ async def test_a_key_that_is_revoked_by_the_server_is_dead_at_once(home: Path) -
                 await client.batches.list()
 
         with_sdk = {"LOWTIDE_SERVER": address, "LOWTIDE_API_KEY": made["key"]}
-        code, _, told = await lowtide("keys", "list", cwd=home, **with_sdk)
-        assert code == 2 and "--api-key" in told
+        code, _, reported = await lowtide("keys", "list", cwd=home, **with_sdk)
+        assert code == 2 and "--api-key" in reported
         reader = await ask_json(home, "keys", "create", "r", "--scopes", "read", **at_server)
         with_reader = {"LOWTIDE_SERVER": address, "LOWTIDE_API_KEY": reader["key"]}
-        code, _, told = await lowtide("keys", "list", cwd=home, **with_reader)
-        assert code == 2 and "scope 'admin'" in told
+        code, _, reported = await lowtide("keys", "list", cwd=home, **with_reader)
+        assert code == 2 and "scope 'admin'" in reported
 
 
 async def test_a_dry_run_at_the_server_and_validate_agree(home: Path) -> None:

@@ -47,15 +47,15 @@ async def test_after_ctrl_c_the_same_call_goes_on_and_asks_no_row_twice(tmp_path
             first.send(signal.SIGINT)
             await first.said("Stopping")
             gate.set()
-            code, _, told = await first.ended()
+            code, _, reported = await first.ended()
         assert code == 130
-        assert "The same call goes on from there." in told
+        assert "The same call goes on from there." in reported
         assert len(names_in(tmp_path / "runs")) == 1
 
-        code, out, told = await (await program(tmp_path, url=engine.url)).ended()
+        code, out, reported = await (await program(tmp_path, url=engine.url)).ended()
         assert code == 0
-        assert "Going on with an earlier run of this call" in told
-        assert "40 rows: 40 succeeded, none failed." in told
+        assert "Going on with an earlier run of this call" in reported
+        assert "40 rows: 40 succeeded, none failed." in reported
         assert len(engine.requests) == ROWS
     assert [row["answer"] for row in json.loads(out)] == ["fine"] * ROWS
     assert names_in(tmp_path / "runs") == []
@@ -69,9 +69,9 @@ async def test_a_second_ctrl_c_ends_the_wait_and_not_the_program(tmp_path: Path)
             call.send(signal.SIGINT)
             await call.said("Stopping")
             call.send(signal.SIGINT)
-            code, _, told = await call.ended()
+            code, _, reported = await call.ended()
         assert code == 130  # the program's own exit, not one that was forced on it
-        assert "The same call goes on from there." in told
+        assert "The same call goes on from there." in reported
         gate.set()
         code, out, _ = await (await program(tmp_path, url=engine.url)).ended()
     assert code == 0

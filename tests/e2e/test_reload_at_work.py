@@ -58,10 +58,10 @@ async def test_replicas_and_models_change_while_a_batch_runs(
             assert (news["added"], news["removed"], news["changed"]) == (["spare"], [], [])
             keys = json.loads(await server.said("settings.need_restart"))["keys"]
             assert keys == ["server.public_url"]
-            code, _, told = await lowtide(
+            code, _, reported = await lowtide(
                 "run", new, "-o", "new.out", "--server", address, cwd=tmp_path
             )
-            assert code == 0, told
+            assert code == 0, reported
             assert len(two.requests) == 1
 
             both = replica(two, "m", name="spare")
@@ -70,8 +70,8 @@ async def test_replicas_and_models_change_while_a_batch_runs(
             sent = len(one.requests)
             await reached(two, 2)  # what waited for the other one goes on here
             opened.set()
-            code, _, told = await running.ended()
-            assert code == 0, told
+            code, _, reported = await running.ended()
+            assert code == 0, reported
         assert custom_ids(tmp_path / "slow.out") == [f"r{n}" for n in range(12)]
         assert len(one.requests) == sent, "one that leaves is sent nothing more, and ends its calls"
         assert len(one.requests) + len(two.requests) == 12 + 1, "no line was sent twice"

@@ -144,8 +144,8 @@ async def test_no_call_fails_and_no_line_is_lost_while_every_process_is_replaced
             await owners.until(lambda shares: len(shares) == 3)
             await stop(late)
             config = tmp_path / "old-3.toml"
-            _, told, _ = await lowtide("doctor", "--config", config, "--json", cwd=tmp_path)
-            (store,) = (c for c in json.loads(told)["checks"] if c["name"] == "store")
+            _, reported, _ = await lowtide("doctor", "--config", config, "--json", cwd=tmp_path)
+            (store,) = (c for c in json.loads(reported)["checks"] if c["name"] == "store")
             assert (
                 store["verdict"] != "fail" and f"newer than this version's {HEAD}" in store["what"]
             )
@@ -183,7 +183,11 @@ async def test_code_that_the_newer_schema_shuts_out_says_so_and_does_not_start(
     )
     config = tmp_path / "lowtide.toml"
     config.write_text(f"[server]\ndatabase_url = {json.dumps(postgres_url)}\n")
-    code, _, told = await lowtide("worker", "--config", config, cwd=tmp_path)
+    code, _, reported = await lowtide("worker", "--config", config, cwd=tmp_path)
     assert code != 0
-    told = " ".join(told.split())
-    assert "schema 0999" in told and "schema 0998 or later" in told and f"up to {HEAD}" in told
+    reported = " ".join(reported.split())
+    assert (
+        "schema 0999" in reported
+        and "schema 0998 or later" in reported
+        and f"up to {HEAD}" in reported
+    )

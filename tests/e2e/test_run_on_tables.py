@@ -55,8 +55,8 @@ async def test_the_same_rows_come_back_with_answers_beside_them(
     write_table(tmp_path / source, table(5))
     async with Engine(otherwise=QUICK) as engine:
         arguments = ["run", source, "-o", output, *PROMPT, "--url", engine.url]
-        code, out, told = await lowtide(*arguments, cwd=tmp_path)
-        assert code == 0, told
+        code, out, reported = await lowtide(*arguments, cwd=tmp_path)
+        assert code == 0, reported
         sent = json.loads(engine.requests[0].body)
     assert "5 succeeded, none failed" in out
     assert sent["model"] == "m"
@@ -102,17 +102,17 @@ async def test_after_ctrl_c_the_same_command_goes_on_and_runs_no_row_twice(tmp_p
             command.send(signal.SIGINT)
             await command.said("Stopping")
             gate.set()
-            code, _, told = await command.ended()
+            code, _, reported = await command.ended()
         assert code == 130
-        assert "The same command goes on from there" in told
+        assert "The same command goes on from there" in reported
         assert names_in(tmp_path) == ["o.csv.lowtide", "t.csv"]
 
-        code, _, told = await lowtide(*arguments, "--limit", "5", cwd=tmp_path)
+        code, _, reported = await lowtide(*arguments, "--limit", "5", cwd=tmp_path)
         assert code == 2
-        assert "--limit was different then" in told
-        code, _, told = await lowtide(*arguments, cwd=tmp_path)
+        assert "--limit was different then" in reported
+        code, _, reported = await lowtide(*arguments, cwd=tmp_path)
         assert code == 0
-        assert "Going on" in told
+        assert "Going on" in reported
         assert len(engine.requests) == ROWS
     assert [row["id"] for row in rows_in(tmp_path / "o.csv")] == [f"{n:03}" for n in range(ROWS)]
     assert names_in(tmp_path) == ["o.csv", "t.csv"]
@@ -141,10 +141,10 @@ async def test_a_file_that_names_other_models_is_not_spent(tmp_path: Path) -> No
     write_lines(tmp_path / "b.jsonl", [{"custom_id": "a", "body": body}])
     async with Engine(otherwise=QUICK) as engine:
         arguments = ["run", "b.jsonl", "-o", "o.jsonl", "--url", engine.url]
-        code, _, told = await lowtide(*arguments, cwd=tmp_path)
+        code, _, reported = await lowtide(*arguments, cwd=tmp_path)
         assert (code, engine.requests) == (2, [])
-        assert "does not list gpt-4o; it lists m." in told
-        assert "--model m" in told
+        assert "does not list gpt-4o; it lists m." in reported
+        assert "--model m" in reported
         code, _, _ = await lowtide(*arguments, "--model", "m", cwd=tmp_path)
         assert code == 0
         assert [json.loads(request.body)["model"] for request in engine.requests] == ["m"]
@@ -167,15 +167,15 @@ async def test_a_server_s_limits_split_the_rows_and_a_model_is_asked_whatever_li
         async with server:
             address = (await server.printed_json())["address"]
             arguments = ["run", "t.csv", "-o", "o.parquet", *PROMPT, "--server", address]
-            code, out, told = await lowtide(*arguments, "--dry-run", "--json", cwd=tmp_path)
-            assert code == 0, told
+            code, out, reported = await lowtide(*arguments, "--dry-run", "--json", cwd=tmp_path)
+            assert code == 0, reported
             estimate = json.loads(out)["estimate"]
             assert (estimate["requests"], len(engine.requests)) == (24, 0)
-            code, out, told = await lowtide(*arguments, "--json", cwd=tmp_path)
-            assert code == 0, told
+            code, out, reported = await lowtide(*arguments, "--json", cwd=tmp_path)
+            assert code == 0, reported
             arguments = ["run", "b.jsonl", "-o", "o.jsonl", "--server", address, "--model", "m"]
-            code, _, told = await lowtide(*arguments, cwd=tmp_path)
-            assert code == 0, told
+            code, _, reported = await lowtide(*arguments, cwd=tmp_path)
+            assert code == 0, reported
     found = json.loads(out)
     assert (found["succeeded"], found["failed"]) == (24, 0)
     assert len(found["batches"]) >= 4

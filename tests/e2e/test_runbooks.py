@@ -290,8 +290,8 @@ async def test_clock_wrong(shared: Site, five_minutes_fast: dict[str, str]) -> N
     async with shared.serving("api", "api"):
         pass  # so that there is a schema to look at
     async with await shared.start("worker", name="w1", **five_minutes_fast) as wrong:
-        code, _, told = await wrong.ended()
-    assert code == 2 and "300.0 s ahead of the database's" in told and "NTP" in told
+        code, _, reported = await wrong.ended()
+    assert code == 2 and "300.0 s ahead of the database's" in reported and "NTP" in reported
     shared.environ.update(five_minutes_fast)
     code, found = await shared.doctor()
     assert code == 1 and "ahead of" in found["store"][0]["what"]

@@ -114,19 +114,21 @@ async def test_a_batch_starts_its_engine_and_the_engine_goes_when_there_is_no_wo
     box = Box(tmp_path)
     try:
         async with box.lowtide() as env:
-            idle = await scale(env, lambda told: told["scaler"] and told["scaler"]["target"] == 0)
+            idle = await scale(
+                env, lambda reported: reported["scaler"] and reported["scaler"]["target"] == 0
+            )
             assert (idle["replicas_wanted"], idle["scaler"]["asked"]) == (0, None)
             batch = await env.start(asks(3))
             (address,) = await box.started()
             waits = await env.until(batch, lambda seen: "scaled to zero" in str(seen.get("reason")))
             assert waits["reason"] == "The model m is scaled to zero, and is asked to start."
-            told = await scale(env, lambda told: told["scaler"]["running"] == 1)
-            assert (told["scaler"]["asked"], told["replicas_present"]) == (1, 0)
+            reported = await scale(env, lambda reported: reported["scaler"]["running"] == 1)
+            assert (reported["scaler"]["asked"], reported["replicas_present"]) == (1, 0)
         async with box.lowtide() as env:  # restarted: the engine that runs is found again
             box.found(address)
             ended = await env.end(batch)
             assert ended["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
-            gone = await scale(env, lambda told: told["scaler"]["running"] == 0)
+            gone = await scale(env, lambda reported: reported["scaler"]["running"] == 0)
             assert gone["scaler"]["asked"] == 0
             engines = (await env.http.get("/v1/admin/engines")).json()
             assert [each["scaler"] for each in engines["scalers"]] == ["command m"]

@@ -17,7 +17,7 @@ MODEL = "m"
 SMALL: dict[str, Any] = {"model": MODEL, "output_mu": 4.0, "output_sigma": 0.3, "time_scale": 8.0}
 
 
-async def told(env: Env, *, bounds_steps: bool) -> dict[str, Any]:
+async def reported(env: Env, *, bounds_steps: bool) -> dict[str, Any]:
     """What the server says of its one engine, once it says that."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
@@ -51,10 +51,10 @@ async def test_a_batch_is_left_to_the_class_and_paced_again_when_the_engine_lose
         user = asyncio.create_task(live_calls(address))
         async with served(bounded, listener):
             batch = await env.start(asks(400))
-            load = await told(env, bounds_steps=True)
+            load = await reported(env, bounds_steps=True)
             assert load["bound"] in ("start", "kv"), "live calls do not narrow it"
         async with served(ServerOptions(**SMALL), socket.create_server(place)):
-            await told(env, bounds_steps=False)
+            await reported(env, bounds_steps=False)
             await env.end(batch)
         output, errors = await env.results(batch)
         user.cancel()

@@ -85,9 +85,9 @@ def on_bucket(folder: Path, endpoint: str, bucket: str, database_url: str = "sql
 async def refusal(site: Site, *words: str) -> str:
     """What a process says that will not start."""
     async with await site.start(*words, name=f"{words[0]}-refused") as process:
-        code, _, told = await process.ended()
-    assert code == 2, told
-    return told
+        code, _, reported = await process.ended()
+    assert code == 2, reported
+    return reported
 
 
 async def test_a_bucket_that_ignores_the_condition_is_refused_by_all(
@@ -96,8 +96,12 @@ async def test_a_bucket_that_ignores_the_condition_is_refused_by_all(
     with without_conditions(moto) as endpoint:
         site = on_bucket(tmp_path, endpoint, "lowtide")
         for words in (("serve",), ("worker",)):
-            told = await refusal(site, *words)
-            assert "create-only" in told and "If-None-Match" in told and "will not start" in told
+            reported = await refusal(site, *words)
+            assert (
+                "create-only" in reported
+                and "If-None-Match" in reported
+                and "will not start" in reported
+            )
         code, found = await site.doctor()
     (blobs,) = found["blobs"]
     assert (code, blobs["verdict"]) == (1, "fail") and "create-only" in blobs["what"]
@@ -111,8 +115,8 @@ async def test_the_same_bucket_with_its_condition_is_taken(tmp_path: Path, moto:
 
 async def test_a_bucket_that_is_not_there_is_named(tmp_path: Path, moto: str) -> None:
     site = on_bucket(tmp_path, moto, "elsewhere")
-    told = await refusal(site, "serve")
-    assert "s3://elsewhere does not exist" in told and "Create the bucket" in told
+    reported = await refusal(site, "serve")
+    assert "s3://elsewhere does not exist" in reported and "Create the bucket" in reported
     code, found = await site.doctor()
     assert code == 1 and "server.blob_url" in found["blobs"][0]["remedy"]
 
@@ -127,7 +131,7 @@ async def test_a_schema_that_needs_newer_code_is_refused(
     )
     site = Site(tmp_path, [], database_url=postgres_url)
     for words in (("serve",), ("worker",)):
-        told = await refusal(site, *words)
-        assert "9999" in told and "nstall" in told
+        reported = await refusal(site, *words)
+        assert "9999" in reported and "nstall" in reported
     code, found = await site.doctor()
     assert (code, found["store"][0]["verdict"]) == (1, "fail")

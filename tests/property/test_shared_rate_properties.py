@@ -28,8 +28,8 @@ class SharedPools:
         for report in rates.reports(now_s):
             pool = self.pools.get(report.name)
             self.pools[report.name], taken[report.name] = settle(pool, report, self.processes, now)
-        told = Exchange(processes=self.processes, taken=taken, changed=dict(self.pools))
-        rates.settle(told, now, now_s, now_s)
+        reported = Exchange(processes=self.processes, taken=taken, changed=dict(self.pools))
+        rates.settle(reported, now, now_s, now_s)
 
     def give_back(self, rates: SharedRateLimiter, now_s: float) -> None:
         """As a process that stops: it asks for nothing more."""

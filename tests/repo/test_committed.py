@@ -47,8 +47,8 @@ def test_pictures_are_those_that_the_docs_show_and_are_small() -> None:
     names = ("console-batch", "console-batches", "console-usage", "day", "trade")
     assert sorted(found) == [f"docs/pictures/{name}.png" for name in names]
     assert {name for name, path in found.items() if path.stat().st_size >= 200_000} == set()
-    told = "".join(text for name, text in texts() if name.endswith(".md"))
-    assert [name for name in names if f"pictures/{name}.png" not in told] == []
+    reported = "".join(text for name, text in texts() if name.endswith(".md"))
+    assert [name for name in names if f"pictures/{name}.png" not in reported] == []
 
 
 def test_no_package_registry_is_named() -> None:

@@ -53,13 +53,13 @@ def test_the_index_names_every_page() -> None:
 
 def test_the_architecture_page_says_what_each_loop_does() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
-    told = {
+    reported = {
         name for row in re.findall(r"^\| ([a-z, -]+) \|", text, re.M) for name in row.split(", ")
     }
     code = "\n".join(path.read_text() for path in (SRC / "loops").rglob("*.py"))
     names = set(re.findall(r'^    name = "([a-z_-]+)"$', code, re.M))
     assert len(names) > 20
-    assert names - told == set()
+    assert names - reported == set()
 
 
 def test_the_first_screen_of_the_readme_has_both_commands() -> None:

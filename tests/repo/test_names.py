@@ -50,12 +50,15 @@ GONE = frozenset(
         "Prospects",
         "RatePool",
         "RemoteDesk",
+        "ReplicaLooks",
+        "ScalerLook",
         "ServerGone",
         "SignalDelta",
         "SignalReader",
         "SqlCare",
         "Stopper",
         "TakenBack",
+        "TaskTrouble",
         "UNTAUGHT",
         "Wishes",
         "WorkBench",
@@ -71,12 +74,27 @@ GONE = frozenset(
         "open_verbs",
         "patient_bar",
         "patient_counter",
+        "told_on_stop",
+        "trouble_at_s",
         "while_present",
     ]
 )
 """Each has a word of the field in its place: the architecture page has them."""
 METAPHORS = re.compile(r"\b(doors?|desks?|strangers?|wish(es)?|acquaint\w*)\b", re.IGNORECASE)
 """Words that once stood for an API, a backend, callers and requests, in code and tests."""
+VAGUE_WORDS = frozenset({"told", "look", "looks", "looked", "looking", "trouble", "troubles"})
+"""Words that once stood for what is reported, logged, read, observed, checked, or has failed."""
+WORDS_THAT_STAY = frozenset(
+    [
+        "look_up",
+        "_look_up",
+        "looked_at",  # a column
+        "trouble",  # two fields that clients of the API read
+        "trouble_since",
+        "console_looks",
+        "shared_looks",
+    ]
+)
 SPELLING = re.compile("organi" + "s", re.IGNORECASE)
 VAGUE_OR_GONE_FILES = frozenset(
     [
@@ -122,6 +140,20 @@ def test_names_that_were_replaced_do_not_return() -> None:
 
 def test_a_replaced_name_is_recognised_in_code_and_only_there() -> None:
     assert names_in("def f(beat_s): 'Desk'  # House\n") & GONE == {"beat_s"}
+
+
+def test_names_have_the_word_of_the_field_and_no_vague_one() -> None:
+    """Outside the console, which has looks of its own at what it shows."""
+    found = {
+        shown(path): sorted(
+            name
+            for name in names_in(path.read_text()) - WORDS_THAT_STAY
+            if VAGUE_WORDS & set(name.lower().split("_")) and not name.startswith("CONSOLE_")
+        )
+        for path in modules("src", "testkit", "bench", "tools")
+        if not {"console", "plots"} & set(path.parts)
+    }
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_modules_have_no_name_that_was_replaced() -> None:

@@ -28,7 +28,7 @@ class Waiting:
 
 async def main() -> tuple[str | None, str | None]:
     waiting, process = Waiting(), Process("p")
-    told: list[str | None] = []
+    reported: list[str | None] = []
 
     async def live() -> None:
         async with Loops([waiting], SimClock(process)):
@@ -36,14 +36,14 @@ async def main() -> tuple[str | None, str | None]:
 
     def tell() -> None:
         task = virtual_loop().task_of_step()
-        told.append(waits_at(task) if task else None)
+        reported.append(waits_at(task) if task else None)
 
     process.doom(2, tell)  # the start of `live`, and the first step of the loop's task
     process.spawn(live(), "live")
     await pass_time(1.0)
     assert not process.alive
     await process.terminate(virtual_loop().release)
-    return waiting.seen, told[0]
+    return waiting.seen, reported[0]
 
 
 def test_the_await_is_named_by_the_innermost_line_of_the_product() -> None:

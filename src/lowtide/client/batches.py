@@ -121,11 +121,11 @@ class Client:
     def watch(self, batch: BatchInfo | str) -> Iterator[BatchInfo]:
         """The batch at each change, until it is over; a server that restarts is waited for."""
         with translated():
-            told: BatchInfo | None = None
+            shown: BatchInfo | None = None
             for answer, _, outage in polled(self._client, _id_of(batch), sleep=self._sleep):
                 latest = batch_of(answer)
-                if not outage and latest.raw != (told.raw if told is not None else None):
-                    told = latest
+                if not outage and latest.raw != (shown.raw if shown is not None else None):
+                    shown = latest
                     yield latest
 
     def wait(self, batch: BatchInfo | str, *, progress: bool = True) -> BatchInfo:

@@ -184,11 +184,13 @@ class ScaleService:
         )
         hold_s = max(self._hold_s, cold_start_s)
         raw = wanted_replicas(load, now, OpenTime(now, self._catalogue.hours.get(model)))
-        told = damped(raw, history.held, history.present, now, hold_s)
-        self._histories[model] = history.told(held_after(told, raw, history.held, now, hold_s), now)
+        damped_to = damped(raw, history.held, history.present, now, hold_s)
+        self._histories[model] = history.reported(
+            held_after(damped_to, raw, history.held, now, hold_s), now
+        )
         return ModelScale(
             model=model,
-            wanted=told,
+            wanted=damped_to,
             needed=raw.replicas,
             present=present,
             in_flight=batch + others,
@@ -227,9 +229,9 @@ def scalers_by_model(live: Sequence[WorkerReport]) -> dict[str, ScalerReport]:
     """The scaler of each model that has one; of several reports, as while another worker takes it
     over, the one that has read it, and asked last.
     """
-    told = [each for report in live for each in report.scalers]
-    told.sort(key=lambda each: (each.target is not None, each.asked_at or _NEVER))
-    return {model: each for each in told for model in each.models}
+    reports = [each for report in live for each in report.scalers]
+    reports.sort(key=lambda each: (each.target is not None, each.asked_at or _NEVER))
+    return {model: each for each in reports for model in each.models}
 
 
 def _calls(replicas: Sequence[ReplicaReport]) -> tuple[int, int]:

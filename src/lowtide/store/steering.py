@@ -82,8 +82,8 @@ class SqlSteering:
                 return None
             if row.status in STEERABLE:
                 await _change(conn, row, change)
-                if told := _change_words(row, change):
-                    await note(conn, [row], "changed", now, actor=actor, detail=told)
+                if changes := _change_words(row, change):
+                    await note(conn, [row], "changed", now, actor=actor, detail=changes)
             return await _seen(conn, batch_id)
 
     async def delete(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
@@ -121,15 +121,15 @@ async def _change(conn: AsyncConnection, row: Row[Any], change: BatchChange) -> 
 
 def _change_words(row: Row[Any], change: BatchChange) -> str:
     """What changes, as `priority 0 to 5`; empty where nothing does."""
-    told: list[str] = []
+    changes: list[str] = []
     if change.priority is not None and change.priority != row.priority:
-        told.append(f"priority {row.priority} to {change.priority}")
+        changes.append(f"priority {row.priority} to {change.priority}")
     window_s, before_s = change.completion_window_s, row.completion_window_s
     if window_s is not None and window_s != before_s:
-        told.append(f"completion window {window_words(before_s)} to {window_words(window_s)}")
+        changes.append(f"completion window {window_words(before_s)} to {window_words(window_s)}")
     if change.metadata is not None and dict(change.metadata) != row.metadata:
-        told.append("new metadata")
-    return ", ".join(told)
+        changes.append("new metadata")
+    return ", ".join(changes)
 
 
 async def _lock(conn: AsyncConnection, project_id: str | None, batch_id: str) -> Row[Any] | None:

@@ -270,10 +270,10 @@ async def _watching(
     """
     clock = parts.clock
     trials = TrialLoop(replicas.upstreams, clock, is_alone=is_alone)
-    looks = ScaleLoop(services.scale, _show_scale), BacklogLoop(parts.backlog)
+    more = ScaleLoop(services.scale, _show_scale), BacklogLoop(parts.backlog)
     async with (
         sharing_rates(services.live.rates, parts.store.live_rates, clock),
-        Loops([trials, *looks], clock),
+        Loops([trials, *more], clock),
     ):
         try:
             yield

@@ -56,8 +56,8 @@ def test_a_worker_that_fell_silent_is_named_and_its_replicas_are_not_shown() -> 
 
 
 def seen(worker: str, *sources: SourceReport, replicas: tuple[str, ...] = ()) -> WorkerReport:
-    told = report(worker, *(ReplicaReport(name=name, models=("m",)) for name in replicas))
-    return msgspec.structs.replace(told, sources=sources)
+    reported = report(worker, *(ReplicaReport(name=name, models=("m",)) for name in replicas))
+    return msgspec.structs.replace(reported, sources=sources)
 
 
 def test_a_source_is_shown_once_for_all_workers_that_see_the_same() -> None:

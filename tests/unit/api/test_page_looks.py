@@ -97,12 +97,14 @@ async def test_of_fifty_batches_the_one_that_moves_is_rendered_once_and_sent_alo
     assert elements(whole) == ["batches"]
     page.batches[3] = running(3, completed=10)
     look = await page.look()
-    told = [changed(look, sent) for sent in sessions]
+    reported = [changed(look, sent) for sent in sessions]
     assert page.rendered == ["parts/batch_row.html"]
-    assert {tuple(elements(parts)) for parts in told} == {(f"row-{page.batches[3].id}",)}
-    assert len({id(part.event) for parts in told for part in parts}) == 1, "encoded once for all"
-    assert 20 * len(told[0][0].event) < len(whole[0].event)
-    html = msgspec.json.decode(told[0][0].event.removeprefix(b"data: "))["html"]
+    assert {tuple(elements(parts)) for parts in reported} == {(f"row-{page.batches[3].id}",)}
+    assert len({id(part.event) for parts in reported for part in parts}) == 1, (
+        "encoded once for all"
+    )
+    assert 20 * len(reported[0][0].event) < len(whole[0].event)
+    html = msgspec.json.decode(reported[0][0].event.removeprefix(b"data: "))["html"]
     assert "10 of 1,000" in html
     assert html in msgspec.json.decode(changed(look, {})[0].event.removeprefix(b"data: "))["html"]
 

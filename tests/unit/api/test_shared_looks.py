@@ -110,8 +110,8 @@ async def test_a_failure_is_told_to_all_who_wait() -> None:
     readers = [asyncio.ensure_future(shared.get(KEY, page.look)) for _ in range(2)]
     await asyncio.sleep(0)
     page.may_end.set()
-    told = await asyncio.gather(*readers, return_exceptions=True)
-    assert told == [page.failure] * 2
+    reported = await asyncio.gather(*readers, return_exceptions=True)
+    assert reported == [page.failure] * 2
 
 
 async def test_a_look_begins_at_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:

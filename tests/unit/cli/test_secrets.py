@@ -156,7 +156,7 @@ def test_tracebacks_that_were_asked_for_have_no_secret_either(
     monkeypatch.setenv("LOWTIDE_DEBUG", "1")
     with pytest.MonkeyPatch.context() as patch:
         printed: list[str] = []
-        patch.setattr("traceback.print_exception", lambda error: printed.append(told(error)))
+        patch.setattr("traceback.print_exception", lambda error: printed.append(reported(error)))
         for odd in ODD:
             for address in DATABASES:
                 url = planted(address, odd, refused)
@@ -168,13 +168,13 @@ def test_tracebacks_that_were_asked_for_have_no_secret_either(
     assert not [text for text in printed if any(word in text for word in WORDS)]
 
 
-def told(error: BaseException | None) -> str:
+def reported(error: BaseException | None) -> str:
     """The texts of an error and of all that it came from."""
     if error is None:
         return ""
-    inner = "".join(map(told, getattr(error, "exceptions", ())))
+    inner = "".join(map(reported, getattr(error, "exceptions", ())))
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return f"{error}\n{inner}{told(before)}"
+    return f"{error}\n{inner}{reported(before)}"
 
 
 @pytest.mark.parametrize("odd", ODD)

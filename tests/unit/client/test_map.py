@@ -289,15 +289,15 @@ def test_a_call_that_was_interrupted_goes_on_and_says_so(
     server.per_beat, server.stop_at = 10, 2
     with pytest.raises(KeyboardInterrupt):
         ask(MANY, progress=True)
-    told = capsys.readouterr().err
-    assert f"Stopped after 10 of 40 rows. What was submitted goes on at {ADDRESS}." in told
-    assert "The same call goes on from there." in told
+    reported = capsys.readouterr().err
+    assert f"Stopped after 10 of 40 rows. What was submitted goes on at {ADDRESS}." in reported
+    assert "The same call goes on from there." in reported
     assert len(runs(tmp_path)) == 1
     found = ask(MANY, progress=True)
-    told = capsys.readouterr().err
-    assert "Going on with an earlier run of this call" in told
-    assert "batch_0 is under way. fresh=True begins anew." in told
-    assert "40 rows: 40 succeeded, none failed." in told
+    reported = capsys.readouterr().err
+    assert "Going on with an earlier run of this call" in reported
+    assert "batch_0 is under way. fresh=True begins anew." in reported
+    assert "40 rows: 40 succeeded, none failed." in reported
     assert [row["answer"] for row in found] == [f"re: Say: row {n}" for n in range(40)]
     assert len(server.asked) == 40
     assert runs(tmp_path) == []

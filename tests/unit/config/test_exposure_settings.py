@@ -92,8 +92,8 @@ def test_names_that_others_may_know_are_told(
 ) -> None:
     assert exposed_names(public_url, hosts) == names
     settings = Settings(server=ServerSettings(public_url=public_url, allowed_hosts=hosts))
-    told = exposed_without_keys(settings)
-    assert (told is not None) == bool(names)
-    assert all(name in (told or "") for name in names)
+    reported = exposed_without_keys(settings)
+    assert (reported is not None) == bool(names)
+    assert all(name in (reported or "") for name in names)
     keys = Settings(server=settings.server, auth=AuthSettings(mode="keys"))
     assert exposed_without_keys(keys) is None

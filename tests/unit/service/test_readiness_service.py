@@ -41,7 +41,7 @@ async def test_a_server_whose_storage_answers_is_ready(places: Places) -> None:
 
 
 @pytest.mark.parametrize(
-    ("database", "bucket", "told"),
+    ("database", "bucket", "reported"),
     [
         (True, False, "No answer from the database."),
         (False, True, "No answer from the object store."),
@@ -49,7 +49,7 @@ async def test_a_server_whose_storage_answers_is_ready(places: Places) -> None:
     ],
 )
 async def test_what_does_not_answer_is_named_to_all_and_explained_in_the_log(
-    places: Places, database: bool, bucket: bool, told: str
+    places: Places, database: bool, bucket: bool, reported: str
 ) -> None:
     if database:
         places.files.fail("get", StoreUnavailable("postgresql://secret refuses us"))
@@ -57,7 +57,7 @@ async def test_what_does_not_answer_is_named_to_all_and_explained_in_the_log(
         places.blobs.fail("size", BlobsUnavailable("s3://secret refuses us"))
     with structlog.testing.capture_logs() as logs:
         error = await refusal(places.readiness)
-    assert (error.code, error.message) == ("storage_unavailable", told)
+    assert (error.code, error.message) == ("storage_unavailable", reported)
     assert all("secret refuses us" in log["reason"] for log in logs)
     assert len(logs) == database + bucket
 

@@ -55,13 +55,13 @@ def _sources(live: Iterable[WorkerReport]) -> list[SourceObject]:
             source=label,
             engines=engines,
             stale_since=min(
-                (int(s.stale_since.timestamp()) for _, s in looks if s.stale_since is not None),
+                (int(s.stale_since.timestamp()) for _, s in sightings if s.stale_since is not None),
                 default=None,
             ),
             trouble=error or None,
-            workers=tuple(worker_id for worker_id, _ in looks),
+            workers=tuple(worker_id for worker_id, _ in sightings),
         )
-        for (label, engines, error), looks in sorted(seen.items(), key=lambda each: each[0])
+        for (label, engines, error), sightings in sorted(seen.items(), key=lambda each: each[0])
     ]
 
 

@@ -29,7 +29,7 @@ from lowtide.cli.batches.several import BatchIds, of_each
 from lowtide.cli.batches.steering import BatchId, add_commands, key_and_value
 from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject, read_view
 from lowtide.cli.client.server_client import check_id
-from lowtide.cli.client.stopped import told_on_stop
+from lowtide.cli.client.stopped import hint_on_stop
 from lowtide.cli.client.wait import watch as wait_for
 from lowtide.cli.options import (
     DEFAULT_SERVER,
@@ -234,7 +234,7 @@ def watch(
     check_id(batch_id, "batch")
     with (
         connect(server, api_key) as client,
-        told_on_stop(server, "watches it"),
+        hint_on_stop(server, "watches it"),
         BatchBar(quiet=as_json) as bar,
     ):
         answer = wait_for(client, batch_id, bar, on_change=tell)
@@ -291,7 +291,7 @@ def results(
     error_path = writable_target(errors or errors_beside(named))
     with words_on_stderr(when=to_stdout), connect(server, api_key) as client:
         if follow_on:
-            with told_on_stop(server, "begins the file anew"):
+            with hint_on_stop(server, "begins the file anew"):
                 answer = follow(client, batch_id, output, quiet=as_json)
         else:
             answer = client.batch(batch_id)

@@ -68,13 +68,17 @@ def _lines(client: ServerClient, batch_id: str, kind: str, first: int) -> Sample
     return Sampled([_line(each) for each in page["data"]], page["total"])
 
 
-def _line(told: JsonObject) -> LineObject:
+def _line(record: JsonObject) -> LineObject:
     result, request = (
-        None if told[name] is None else msgspec.Raw(msgspec.json.encode(told[name]))
+        None if record[name] is None else msgspec.Raw(msgspec.json.encode(record[name]))
         for name in ("result", "request")
     )
     return LineObject(
-        place=told["place"], line=told["line"], bytes=told["bytes"], result=result, request=request
+        place=record["place"],
+        line=record["line"],
+        bytes=record["bytes"],
+        result=result,
+        request=request,
     )
 
 

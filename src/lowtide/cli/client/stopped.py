@@ -13,7 +13,7 @@ from lowtide.cli.terminal.command_errors import Terminated
 
 
 @contextmanager
-def told_on_stop(server: str, again: str) -> Iterator[None]:
+def hint_on_stop(server: str, again: str) -> Iterator[None]:
     """Says, when Ctrl-C or SIGTERM ends the context, that the batch goes on at `server`, and what
     the same command then does (`again`: a verb and its object).
     """

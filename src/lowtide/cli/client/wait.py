@@ -82,11 +82,11 @@ def watch(
 
     `on_change` sees each answer that differs from the one before. `polling`, errors: as `polled`.
     """
-    told: JsonObject | None = None
+    shown: JsonObject | None = None
     answer: JsonObject = {}
     for answer, batch, outage in polled(client, batch_id, eta_s=lambda: bar.eta_s, **polling):
         bar.show(batch, outage)
-        if on_change is not None and answer != told and not outage:
+        if on_change is not None and answer != shown and not outage:
             on_change(answer, batch)
-            told = answer
+            shown = answer
     return answer

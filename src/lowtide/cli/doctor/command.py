@@ -114,14 +114,14 @@ def _examine_and_mend(
 
     if not asyncio.run(integrity.can_check(settings)):
         return findings, None
-    report = _look(settings, options)
+    report = _check_blobs(settings, options)
     if isinstance(report, Finding):
         return [*findings, report], None
     if not (options.repair and report.kinds):
         return [*findings, *report.findings], None
     _ask(report, options)
     repairs = _mend(settings, options)
-    again = _look(settings, options)
+    again = _check_blobs(settings, options)
     left = [again] if isinstance(again, Finding) else again.findings
     if repairs.waiting:
         what = f"{units.plural(repairs.waiting, 'repair')} must wait for leases to end"
@@ -129,7 +129,7 @@ def _examine_and_mend(
     return [*findings, *left], repairs
 
 
-def _look(settings: Settings, options: DoctorOptions) -> "DriftReport | Finding":
+def _check_blobs(settings: Settings, options: DoctorOptions) -> "DriftReport | Finding":
     from lowtide.cli.doctor import integrity
 
     try:
@@ -220,7 +220,7 @@ def _emit(findings: Sequence[Finding], repairs: "Repairs | None", failed: bool) 
     if repairs is not None:
         from lowtide.cli.doctor.integrity import mended_object
 
-        answer["repairs"] = [mended_object(mended) for mended in repairs.told]
+        answer["repairs"] = [mended_object(mended) for mended in repairs.listed]
     console.emit_json(answer)
 
 

@@ -48,7 +48,7 @@ async def check_metrics(replica: ReplicaSettings) -> Finding | None:
         return finding
     if not missing:
         return Finding(name, "ok", f"tells all that is read of {kind}")
-    return Finding(name, "warn", _told(missing), _REMEDY)
+    return Finding(name, "warn", _words(missing), _REMEDY)
 
 
 def _scheduler(name: str, body: bytes, replica: ReplicaSettings) -> Finding | None:
@@ -63,7 +63,7 @@ def _scheduler(name: str, body: bytes, replica: ReplicaSettings) -> Finding | No
     return Finding(name, "ok", f"has the scheduler class, which {what}")
 
 
-def _told(missing: Sequence[ReadMetric]) -> str:
+def _words(missing: Sequence[ReadMetric]) -> str:
     words = "; ".join(f"{' or '.join(each.names)} ({each.use})" for each in missing)
     silent = any(each.is_key for each in missing)
     ending = ": nothing of its metrics can be used, so its window is learned from answers"

@@ -91,9 +91,9 @@ class DriftReport(msgspec.Struct):
 
 
 class Repairs(msgspec.Struct):
-    """What was done. `told` has the first of them."""
+    """What was done. `listed` has the first of them."""
 
-    told: list[RepairResult] = msgspec.field(default_factory=list)
+    listed: list[RepairResult] = msgspec.field(default_factory=list)
     done: Counter[str] = msgspec.field(default_factory=Counter)
     waiting: int = 0
 
@@ -139,8 +139,8 @@ async def repair(
             on_mended(mended)
             repairs.done[mended.inconsistency.kind] += mended.is_done
             repairs.waiting += not mended.is_done
-            if len(repairs.told) < _KEPT_MAX:
-                repairs.told.append(mended)
+            if len(repairs.listed) < _KEPT_MAX:
+                repairs.listed.append(mended)
     return repairs
 
 

@@ -43,8 +43,8 @@ async def check_replicas(
     `check_replica`.
     """
     findings = await asyncio.gather(*(check_replica(each, engine_names) for each in replicas))
-    told = await asyncio.gather(*map(check_metrics, replicas))
-    return [*findings, *(each for each in told if each is not None)]
+    reported = await asyncio.gather(*map(check_metrics, replicas))
+    return [*findings, *(each for each in reported if each is not None)]
 
 
 async def check_replica(replica: ReplicaSettings, engine_names: Mapping[str, str]) -> Finding:
@@ -130,9 +130,9 @@ def _refused(name: str, call: str, reply: Reply) -> Finding:
 
 def _failed(name: str, kind: FaultKind, said: str) -> Finding:
     fault = FAULTS[kind]
-    told = f"the engine {fault.told}: " if fault.told else ""
+    reported = f"the engine {fault.public_text}: " if fault.public_text else ""
     remedy = fault.remedy or "Is the engine running, and is the url right (most end in /v1)?"
-    return Finding(name, "fail", f"{told}{said}", remedy)
+    return Finding(name, "fail", f"{reported}{said}", remedy)
 
 
 def _compare_models(name: str, wanted: Sequence[str], body: bytes, took: str) -> Finding:

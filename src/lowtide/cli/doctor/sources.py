@@ -54,10 +54,10 @@ async def _check(source: SourceSettings, engine_names: Mapping[str, str]) -> lis
     engines = listing.engines
     checked = engines[: limits.DOCTOR_ENGINES_MAX]
     replicas = [source.replica_for(engine) for engine in checked]
-    return [_told(name, engines), *await check_replicas(replicas, engine_names)]
+    return [_described(name, engines), *await check_replicas(replicas, engine_names)]
 
 
-def _told(name: str, engines: tuple[FoundEngine, ...]) -> Finding:
+def _described(name: str, engines: tuple[FoundEngine, ...]) -> Finding:
     if not engines:
         return Finding(name, "ok", "says that there is no engine at present: batches wait for one")
     shown = ", ".join(engine.name for engine in engines[:_NAMES_SHOWN])

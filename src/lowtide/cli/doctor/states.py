@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from lowtide import limits
 from lowtide.cli.doctor.finding import Finding
 from lowtide.config import Settings
-from lowtide.core.reporting.standing import split, told_at
+from lowtide.core.reporting.standing import instant_text, split
 from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
 from lowtide.ports.store import StoreError
 from lowtide.wiring.database import is_single_machine, store_of
@@ -41,7 +41,7 @@ def findings_of(reports: Sequence[WorkerReport], now: datetime) -> list[Finding]
         Finding(
             f"worker {report.worker_id}",
             "warn",
-            f"has not been heard of since {told_at(report.seen_at)}",
+            f"has not been heard of since {instant_text(report.seen_at)}",
             "If it was to run, look into its log and start it; else this is forgotten in a day.",
         )
         for report in gone
@@ -83,7 +83,7 @@ def _replica(report: ReplicaReport) -> Finding:
     name = f"state of {report.name}"
     if report.condition in _WELL:
         return Finding(name, "ok", f"{report.condition} for {models}")
-    since = f" since {told_at(report.since)}" if report.since is not None else ""
+    since = f" since {instant_text(report.since)}" if report.since is not None else ""
     verdict = "fail" if report.condition == "misconfigured" else "warn"
     what = f"{report.condition}{since} for {models}: {report.reason}"
     return Finding(name, verdict, what, report.remedy)  # type: ignore[arg-type]

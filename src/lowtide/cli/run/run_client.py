@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.server_client import ServerClient
-from lowtide.cli.client.stopped import told_on_stop
+from lowtide.cli.client.stopped import hint_on_stop
 from lowtide.cli.options import connect
 from lowtide.cli.run.run_state import KeptState, RunFolder
 from lowtide.cli.run.run_target import RunBackend
@@ -50,7 +50,7 @@ def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterat
         again = "waits for it again and fetches the results"
         with (
             connect(backend.server, backend.api_key) as client,
-            told_on_stop(backend.server, again),
+            hint_on_stop(backend.server, again),
         ):
             yield client
         return

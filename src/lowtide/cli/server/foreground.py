@@ -159,8 +159,8 @@ def _models(application: Application) -> str:
 
 def _announce_worker(application: Application, metrics: str | None, *, as_json: bool) -> None:
     if as_json:
-        told = {"pid": os.getpid(), "models": list(application.models)}
-        console.emit_json_line(told if metrics is None else told | {"metrics": metrics})
+        announced = {"pid": os.getpid(), "models": list(application.models)}
+        console.emit_json_line(announced if metrics is None else announced | {"metrics": metrics})
         return
     where = "" if metrics is None else f" Its metrics are at {escape(metrics)}."
     console.info(f"This worker serves {_models(application)}.{where}")

@@ -118,7 +118,7 @@ class BatchBar:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._told: str | None = None
+        self._shown: str | None = None
         self._progress: _BatchProgress | None = None
         if not quiet and console.is_live():
             self._progress = _BatchProgress(
@@ -173,7 +173,7 @@ class BatchBar:
         """Writes a line, off a terminal, when the state or the reason for waiting changed."""
         why = outage or batch.reason or ""
         story = _WORDS.get(batch.status, batch.status) + (f" ({why})" if why else "")
-        if self._quiet or story == self._told:
+        if self._quiet or story == self._shown:
             return
-        self._told = story
+        self._shown = story
         console.info(f"batch {escape(batch.id)}: {escape(story)}")

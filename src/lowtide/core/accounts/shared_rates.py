@@ -203,21 +203,21 @@ class SharedRateLimiter(RateLimiter):
             for name, pair in self._pairs.items()
         ]
 
-    def settle(self, told: Exchange, asked_at: datetime, asked_s: float, now_s: float) -> None:
+    def settle(self, exchanged: Exchange, asked_at: datetime, asked_s: float, now_s: float) -> None:
         """Takes over the answer to `reports`, or, with nothing taken, what others did.
 
         It was asked at `asked_at` by the clock that dates pools, `asked_s` by the other one.
         """
-        self._processes = told.processes
-        for name, pool in told.changed.items():
+        self._processes = exchanged.processes
+        for name, pool in exchanged.changed.items():
             age_s = max(0.0, (asked_at - pool.at).total_seconds())
             self._seen[name] = (asked_s - age_s, pool)
             self._seen.move_to_end(name)
         while len(self._seen) > self._buckets_max:
             self._seen.popitem(last=False)
-        for name, taken in told.taken.items():
+        for name, taken in exchanged.taken.items():
             pair = self._pairs.get(name)
-            if pair is not None and not self._settle(pair, told.changed[name], taken, now_s):
+            if pair is not None and not self._settle(pair, exchanged.changed[name], taken, now_s):
                 del self._pairs[name]
 
     def are_unsure(self) -> None:

@@ -41,8 +41,8 @@ class LiveTraffic:
         self.waiting = waiting * share  # nobody says whose the waiting calls are
         of_seats = self.calls / metrics.seats_max if metrics.seats_max else None
         of_kv = share * metrics.kv_used if metrics.kv_used is not None else None
-        told = [part for part in (of_seats, of_kv) if part is not None]
-        self.load = min(1.0, max(told, default=share))
+        shares = [part for part in (of_seats, of_kv) if part is not None]
+        self.load = min(1.0, max(shares, default=share))
         if self.calls:
             self._seen_at_s = now_s
         if self.was_ever:

@@ -34,7 +34,7 @@ class PreemptionPolicy:
 
     def __init__(self) -> None:
         self._spans: deque[_Span] = deque()
-        self._told_before = 0.0
+        self._waiting_before = 0.0
         self.revoked_total = 0
         self.lost_tokens_total = 0.0
 
@@ -48,19 +48,22 @@ class PreemptionPolicy:
         calls: Sequence[BatchCall],
         outputs: Sequence[float],
         live: LiveSeen,
-        told_waiting: float,
+        reported_waiting: float,
         now_s: float,
     ) -> list[int]:
         """Places in `calls` of those to abort now, youngest first; they count as lost at once.
 
-        `outputs` are the tokens that each call has written so far; `told_waiting` the live calls
-        that the engine's numbers say wait: they count when two polls in a row agree. None from an
-        engine that bounds the batch's part itself, and preempts for live calls.
+        `outputs` are the tokens that each call has written so far; `reported_waiting` the live
+        calls that the engine's numbers say wait: they count when two polls in a row agree. None
+        from an engine that bounds the batch's part itself, and preempts for live calls.
         """
         if metrics is not None and metrics.bounds_steps:
-            self._told_before = 0.0
+            self._waiting_before = 0.0
             return []
-        confirmed, self._told_before = min(told_waiting, self._told_before), told_waiting
+        confirmed, self._waiting_before = (
+            min(reported_waiting, self._waiting_before),
+            reported_waiting,
+        )
         waiting = max(float(live.waiting), confirmed)
         if waiting < 1 or not calls or not _is_full(metrics):
             return []

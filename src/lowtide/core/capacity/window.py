@@ -69,7 +69,7 @@ class WindowController:
         self.polls_missed = 0
         self.metrics = _TELLS_NOTHING
         """The last reading."""
-        self._told_at_s: float | None = None
+        self._metrics_at_s: float | None = None
         self._repeats = 0
         self._automatic = is_automatic
         self._itl_slo_s = itl_slo_s
@@ -119,9 +119,9 @@ class WindowController:
             self._missed(len(calls), now_s, live)
             return
         self.polls_missed = 0
-        elapsed_s = now_s - self._told_at_s if self._told_at_s is not None else 0.0
+        elapsed_s = now_s - self._metrics_at_s if self._metrics_at_s is not None else 0.0
         change = metrics_delta(self.metrics, metrics, elapsed_s)
-        self.metrics, self._told_at_s = metrics, now_s
+        self.metrics, self._metrics_at_s = metrics, now_s
         self.live.see(metrics, max(own_max, len(calls)), live, now_s)
         self.work.polled(change, metrics.running)
         self._pace_prompts(change, calls, now_s)
@@ -139,7 +139,7 @@ class WindowController:
             self.window, self.bound = int(self._width), "live"
 
     @property
-    def is_told(self) -> bool:
+    def has_metrics(self) -> bool:
         """Whether the engine reports anything about itself."""
         return self.metrics is not _TELLS_NOTHING and self.metrics != _TELLS_NOTHING
 
@@ -222,8 +222,8 @@ class WindowController:
 
     def _steer(self, change: MetricsDelta, own: int, live: LiveSeen, now_s: float) -> None:
         """Cuts, or grows if the window is used."""
-        is_told = change.itl_p50_s is not None  # else the mean of our own answers stands for it
-        p50_s = change.itl_p50_s if is_told else self.work.token_gap_s
+        has_metrics = change.itl_p50_s is not None  # else the mean of our own answers stands for it
+        p50_s = change.itl_p50_s if has_metrics else self.work.token_gap_s
         has_live = self.live.calls > 0 and not self.bounds_steps
         if self._is_congested(change):
             if own <= limits.WINDOW_CUT_SHOWN * self.window:  # else the last cut is yet to show
@@ -286,7 +286,7 @@ class WindowController:
         """W_kv = κ·C·(1 - h) / (KV of a call), and W_seat, as far as the engine tells."""
         ceilings: list[tuple[float, Bound]] = []
         metrics, held = self.metrics, self.work.mean_held(calls)
-        if self._automatic and not self.is_told:
+        if self._automatic and not self.has_metrics:
             ceilings.append((float(limits.WINDOW_DEFAULT), "default"))
         if metrics.kv_capacity_tokens is not None and held is not None:
             # With the scheduler class a burst takes its memory from batch calls.

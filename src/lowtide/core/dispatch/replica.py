@@ -204,11 +204,11 @@ class Replica:
         if self.controller is not None:
             live = self.controller.live
             self.window = min(self.window, float(self.controller.window))
-            self.collects_stats = live.was_ever or self.controller.is_told
+            self.collects_stats = live.was_ever or self.controller.has_metrics
             is_paced = self.controller.pacer.is_needed
             spares = self._spares_long and is_paced and live.is_recent(now_s)
             self.prompt_tokens_max = float(limits.LONG_PROMPT_TOKENS) if spares else float("inf")
-        self._goes_by_answers = self.learned is not None and not self._is_told
+        self._goes_by_answers = self.learned is not None and not self._has_metrics
         if self.learned is not None and self._goes_by_answers:
             self.window = min(self.window, float(self.learned.width))
         self.places = int(self.window) + self._is_stuck(now_s)
@@ -296,8 +296,8 @@ class Replica:
         self.trial_at_s = due_s if self.circuit.state == "closed" else self.circuit.retry_at_s
 
     @property
-    def _is_told(self) -> bool:
-        return self.controller is not None and self.controller.is_told
+    def _has_metrics(self) -> bool:
+        return self.controller is not None and self.controller.has_metrics
 
     @property
     def assumed_capacity(self) -> float:

@@ -45,15 +45,15 @@ class Fault(msgspec.Struct, frozen=True):
     """One kind of failure. `judged`: the request's own if its scope succeeds afterwards.
 
     `code` is what an error line says when the request is at fault. `seen` is what comes back, for
-    the documentation. `told` completes the sentence "the engine ..." for tenants, so it holds no
-    address; `remedy` is for the operator.
+    the documentation. `public_text` completes the sentence "the engine ..." for tenants, so it
+    holds no address; `remedy` is for the operator.
     """
 
     blame: Blame
     judged: bool
     code: str
     seen: str
-    told: str = ""
+    public_text: str = ""
     remedy: str = ""
 
 

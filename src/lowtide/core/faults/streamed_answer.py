@@ -46,7 +46,7 @@ def is_plain(body: bytes) -> bool:
         return False
 
 
-class _NotTold(Exception):
+class _Unreadable(Exception):
     """Raised when the stream holds what this module cannot put together."""
 
 
@@ -62,7 +62,7 @@ class StreamedAnswer:
         self._choices: dict[int, _Choice] = {}
         self._usage: Any = None
         self._error: bytes | None = None
-        self._is_told = True
+        self._is_readable = True
         self._is_over = False
 
     def feed(self, block: bytes) -> None:
@@ -83,7 +83,7 @@ class StreamedAnswer:
         """The answer that the ended stream stands for; None when the stream does not show it."""
         if self._error is not None:
             return Reply(_status_of(self._error), self._error)
-        if not self._is_told:
+        if not self._is_readable:
             return None
         if not self._choices or not all(choice.is_over for choice in self._choices.values()):
             if self._is_over:
@@ -105,11 +105,11 @@ class StreamedAnswer:
     def _event(self, payload: bytes) -> None:
         if payload == b"[DONE]":
             self._is_over = True
-        elif self._is_told and self._error is None:
+        elif self._is_readable and self._error is None:
             try:
                 self._chunk(payload)
-            except (*UNREADABLE, _NotTold):
-                self._is_told = False
+            except (*UNREADABLE, _Unreadable):
+                self._is_readable = False
 
     def _chunk(self, payload: bytes) -> None:
         chunk = _fields(msgspec.json.decode(payload))
@@ -118,7 +118,7 @@ class StreamedAnswer:
             return
         choices = chunk.pop("choices", None) or []
         if not isinstance(choices, list):
-            raise _NotTold
+            raise _Unreadable
         self._usage = chunk.pop("usage", None) or self._usage
         for name, value in chunk.items():
             if value is not None or name not in self._head:
@@ -126,7 +126,7 @@ class StreamedAnswer:
         for part in map(_fields, choices):
             index = part.pop("index", 0)
             if not isinstance(index, int):
-                raise _NotTold
+                raise _Unreadable
             choice = self._choices.setdefault(index, _Choice())
             self.has_begun = choice.add(part) or self.has_begun
 
@@ -154,7 +154,7 @@ class _Choice:
             is_token = self._add_text(name, value) or is_token
         for name, value in part.items():
             if name == "logprobs" and value is not None:
-                raise _NotTold
+                raise _Unreadable
             if value is not None or name not in self._other:
                 self._other[name] = value
         self.is_over = self.is_over or part.get("finish_reason") is not None
@@ -176,7 +176,7 @@ class _Choice:
             self._texts.setdefault(name, None)
             return False
         if not isinstance(value, str):
-            raise _NotTold
+            raise _Unreadable
         pieces = self._texts.get(name)
         if pieces is None:
             pieces = self._texts[name] = []
@@ -186,7 +186,7 @@ class _Choice:
 
 def _fields(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _NotTold
+        raise _Unreadable
     return value
 
 

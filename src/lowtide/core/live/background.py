@@ -76,8 +76,8 @@ def unfinished(batch: Batch, status: ResponseStatus, fields: Mapping[str, msgspe
     shown = {name: fields.get(name, default) for name, default in _DEFAULTS.items()}
     failure = None
     if status == "failed":
-        told = batch.errors[0].message if batch.errors else _EXPIRED
-        failure = {"code": "server_error", "message": told}
+        text = batch.errors[0].message if batch.errors else _EXPIRED
+        failure = {"code": "server_error", "message": text}
     return msgspec.json.encode(
         {
             "id": response_id(batch.id),

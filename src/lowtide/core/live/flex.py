@@ -267,8 +267,8 @@ def _is_object(raw: msgspec.Raw) -> bool:
 
 
 def _ending(choice: _Choice) -> dict[str, Any]:
-    is_told = bytes(choice.finish_reason) not in _EMPTY
-    reason = choice.finish_reason if is_told else "stop"
+    has_reason = bytes(choice.finish_reason) not in _EMPTY
+    reason = choice.finish_reason if has_reason else "stop"
     return {"index": choice.index, "delta": {}, "finish_reason": reason}
 
 

@@ -181,11 +181,13 @@ def _in_envelope(status: int, body: bytes) -> bytes:
     else:
         return body
     try:
-        told = msgspec.json.decode(body, type=_LooseEnvelope).error
+        refusal = msgspec.json.decode(body, type=_LooseEnvelope).error
     except UNREADABLE:
-        told = _LooseError()
+        refusal = _LooseError()
     message = error_message(body) or f"The engine behind this model answered {status}."
-    return _envelope(status, message, _text(told.type), _text(told.param), _text(told.code))
+    return _envelope(
+        status, message, _text(refusal.type), _text(refusal.param), _text(refusal.code)
+    )
 
 
 def _text(value: object) -> str | None:

@@ -40,8 +40,8 @@ class Endpoint(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def is_usable(self) -> bool:
         """Whether it may be sent calls."""
-        told = self.conditions or Conditions()
-        return told.ready is not False and not told.terminating
+        stated = self.conditions or Conditions()
+        return stated.ready is not False and not stated.terminating
 
 
 class SlicePort(msgspec.Struct, frozen=True):

@@ -82,17 +82,17 @@ class Presence(msgspec.Struct, frozen=True):
 
 
 class SourceView(msgspec.Struct, frozen=True):
-    """What is known of one source. `has_told`: it has answered at least once. `stale_since`: its
-    list is of before this instant, for the reason in `error`; None while it answers.
+    """What is known of one source. `has_answered`: it has answered at least once. `stale_since`:
+    its list is of before this instant, for the reason in `error`; None while it answers.
     """
 
     engines: tuple[FoundEngine, ...] = ()
     presences: Mapping[str, Presence] = {}
-    has_told: bool = False
+    has_answered: bool = False
     stale_since: datetime | None = None
     error: str = ""
 
-    def told(self, engines: Iterable[FoundEngine], now_s: float) -> "SourceView":
+    def with_engines(self, engines: Iterable[FoundEngine], now_s: float) -> "SourceView":
         """The view after the source has told its whole list at `now_s`.
 
         Of two engines with one name the first counts; names that no log line could have and those
@@ -105,7 +105,7 @@ class SourceView(msgspec.Struct, frozen=True):
         return SourceView(
             engines=tuple(listed.values()),
             presences=dict(_presences(self.presences, listed, now_s)),
-            has_told=True,
+            has_answered=True,
         )
 
     def failed(self, error: str, now: datetime) -> "SourceView":

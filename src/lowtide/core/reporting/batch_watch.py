@@ -29,8 +29,8 @@ class RejectedLine(msgspec.Struct, frozen=True):
 
 class _Rejected(msgspec.Struct):
     total: int = 0
-    told: int = 0
-    told_at_s: float = float("-inf")
+    logged: int = 0
+    logged_at_s: float = float("-inf")
     last: str = ""
 
 
@@ -66,7 +66,9 @@ class BatchWatch:
                 self.is_full = True
         gone_s = now_s - limits.BATCH_STILL_S
         for batch_id in [key for key, work in self._works.items() if work.leased_at_s < gone_s]:
-            if not any(each.told < each.total for each in self._works[batch_id].rejected.values()):
+            if not any(
+                each.logged < each.total for each in self._works[batch_id].rejected.values()
+            ):
                 del self._works[batch_id]
 
     def settled(self, batch_id: str, now_s: float) -> None:
@@ -103,9 +105,9 @@ class BatchWatch:
         lines = []
         for batch_id, work in self._works.items():
             for code, counted in work.rejected.items():
-                new = counted.total - counted.told
-                if new and now_s - counted.told_at_s >= limits.REJECTED_LINE_S:
-                    counted.told, counted.told_at_s = counted.total, now_s
+                new = counted.total - counted.logged
+                if new and now_s - counted.logged_at_s >= limits.REJECTED_LINE_S:
+                    counted.logged, counted.logged_at_s = counted.total, now_s
                     lines.append(RejectedLine(batch_id, code, new, counted.total, counted.last))
         return lines
 

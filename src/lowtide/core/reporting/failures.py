@@ -36,10 +36,10 @@ class _Outage(msgspec.Struct):
     """Kept when it is over: should it come back soon, it is told no sooner for that."""
 
     since_s: float
-    told_at_s: float
+    logged_at_s: float
     pause_s: float = limits.FAILURE_LINE_S
-    is_told: bool = True
-    untold: int = 0
+    is_logged: bool = True
+    unlogged: int = 0
     failures: int = 0
     failing: set[str] = msgspec.field(default_factory=set)
     struck: set[str] = msgspec.field(default_factory=set)
@@ -63,23 +63,23 @@ class Failures:
         self._kind_of[loop] = kind
         outage = self._outages.get(kind)
         is_over = outage is None or not outage.failing
-        is_due = outage is None or now_s - outage.told_at_s >= outage.pause_s
+        is_due = outage is None or now_s - outage.logged_at_s >= outage.pause_s
         if outage is None or (is_over and is_due):
             outage = self._outages[kind] = _Outage(now_s, now_s)
         elif is_over:
-            outage.since_s, outage.is_told = now_s, False
+            outage.since_s, outage.is_logged = now_s, False
         elif is_due:
-            outage.told_at_s, outage.is_told = now_s, True
+            outage.logged_at_s, outage.is_logged = now_s, True
             outage.pause_s = min(limits.FAILURE_LINE_S_MAX, 2 * outage.pause_s)
         outage.failing.add(loop)
         outage.struck.add(loop)
         outage.failures += 1
-        outage.untold += 1
+        outage.unlogged += 1
         if not is_due:
             return None
-        untold, outage.untold = outage.untold, 0
+        unlogged, outage.unlogged = outage.unlogged, 0
         loops = tuple(sorted(outage.failing))
-        return FailureLine(loops, untold, now_s - outage.since_s, is_over)
+        return FailureLine(loops, unlogged, now_s - outage.since_s, is_over)
 
     def worked(self, loop: str, now_s: float) -> RecoveryLine | None:
         """Records a successful tick. Returns the line to write when a reported
@@ -89,7 +89,7 @@ class Failures:
             return None
         kind = self._kind_of[loop]
         outage = self._leave(loop)
-        if outage.failing or not outage.is_told:
+        if outage.failing or not outage.is_logged:
             return None
         struck = tuple(sorted(outage.struck))
         return RecoveryLine(kind, struck, outage.failures, now_s - outage.since_s)

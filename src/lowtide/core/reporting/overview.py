@@ -71,7 +71,7 @@ class _Wait(msgspec.Struct):
     kind: str
     since: datetime
     reason: str
-    is_told: bool = False
+    is_logged: bool = False
 
 
 class WaitingWatch:
@@ -90,19 +90,19 @@ class WaitingWatch:
         for batch, each in zip(batches, progress, strict=True):
             known, cause = before.get(batch.id), each.cause
             if cause is None:
-                if known is not None and known.is_told:
-                    events += self._told("batch.moving", batch.id, known, now_s)
+                if known is not None and known.is_logged:
+                    events += self._events("batch.moving", batch.id, known, now_s)
                 continue
             if known is None or known.kind != cause.kind:
                 known = _Wait(cause.kind, cause.since or now, cause.full)
             known.reason = cause.full
             self._waits[batch.id] = known
-            if not known.is_told and now - known.since >= timedelta(seconds=limits.BATCH_STILL_S):
-                known.is_told = True
-                events += self._told("batch.waiting", batch.id, known, now_s)
+            if not known.is_logged and now - known.since >= timedelta(seconds=limits.BATCH_STILL_S):
+                known.is_logged = True
+                events += self._events("batch.waiting", batch.id, known, now_s)
         return events
 
-    def _told(
+    def _events(
         self,
         event: Literal["batch.waiting", "batch.moving"],
         batch_id: str,

@@ -100,9 +100,14 @@ def _state(
     replica: Replica, kind: FaultKind, said: str, since_s: float | None, what: str = ""
 ) -> ReplicaState:
     fault = FAULTS[kind]
-    told = f"the engine {fault.told}"
+    public_text = f"the engine {fault.public_text}"
     return ReplicaState(
-        _condition(kind), f"{replica.name}: {told}{what}: {said}", told, fault.remedy, since_s, kind
+        _condition(kind),
+        f"{replica.name}: {public_text}{what}: {said}",
+        public_text,
+        fault.remedy,
+        since_s,
+        kind,
     )
 
 

@@ -110,8 +110,8 @@ class ReplicaWatch:
         known.is_open = snapshot.is_open
         if snapshot.is_open:
             known.opened_at_s = now_s
-            return self._told(known, snapshot, "circuit.opened", 0.0, now_s)
-        return self._told(known, snapshot, "circuit.closed", now_s - known.opened_at_s, now_s)
+            return self._events(known, snapshot, "circuit.opened", 0.0, now_s)
+        return self._events(known, snapshot, "circuit.closed", now_s - known.opened_at_s, now_s)
 
     def _lost(self, known: _Known, snapshot: ReplicaSnapshot, now_s: float) -> list[ReplicaEvent]:
         """Lost once it has been out for a while, back once it works."""
@@ -121,13 +121,13 @@ class ReplicaWatch:
             if waited_s < limits.REPLICA_LOST_S and known.condition not in _AT_ONCE:
                 return []
             known.is_lost, known.lost_at_s = True, known.since_s
-            return self._told(known, snapshot, "replica.lost", waited_s, now_s)
+            return self._events(known, snapshot, "replica.lost", waited_s, now_s)
         if known.is_lost and not is_out:
             known.is_lost = False
-            return self._told(known, snapshot, "replica.back", now_s - known.lost_at_s, now_s)
+            return self._events(known, snapshot, "replica.back", now_s - known.lost_at_s, now_s)
         return []
 
-    def _told(
+    def _events(
         self, known: _Known, snapshot: ReplicaSnapshot, event: EventName, for_s: float, now_s: float
     ) -> list[ReplicaEvent]:
         name = snapshot.replica.name
@@ -181,14 +181,14 @@ def _reports(
 
 def _load(replica: Replica) -> ReplicaLoad:
     controller = replica.controller
-    told = controller.metrics if controller is not None else EngineMetrics()
+    reported = controller.metrics if controller is not None else EngineMetrics()
     return ReplicaLoad(
         in_flight=replica.in_flight,
         window=int(replica.window),
         bound=replica.bound,
-        running=told.running,
-        waiting=told.waiting,
-        kv_used=told.kv_used,
+        running=reported.running,
+        waiting=reported.waiting,
+        kv_used=reported.kv_used,
         bounds_steps=controller is not None and controller.bounds_steps,
     )
 

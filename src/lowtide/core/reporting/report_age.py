@@ -41,8 +41,8 @@ class ReportAges:
         for report in reports:
             known = self._heard.get(report.worker_id)
             if known is None or known.seen_at != report.seen_at:
-                told_s = (now - report.seen_at).total_seconds()
-                age_s = min(max(told_s, 0.0), since_seen_s)
+                reported_s = (now - report.seen_at).total_seconds()
+                age_s = min(max(reported_s, 0.0), since_seen_s)
                 known = _Heard(report.seen_at, now_s - age_s)
             heard[report.worker_id] = known
         self._heard = heard

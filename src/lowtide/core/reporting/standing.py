@@ -144,7 +144,7 @@ def _models(live: Iterable[WorkerReport], gone: Iterable[WorkerReport]) -> dict[
             serving.setdefault(model, []).append(replica)
     holds = {model: _hold(replicas) for model, replicas in serving.items()}
     for report in gone:
-        why = f"its worker has not been heard of since {told_at(report.seen_at)}"
+        why = f"its worker has not been heard of since {instant_text(report.seen_at)}"
         hold = Hold("worker_gone", f"{why} ({report.worker_id})", why, report.seen_at)
         for replica in report.replicas:
             for model in replica.models:
@@ -154,14 +154,17 @@ def _models(live: Iterable[WorkerReport], gone: Iterable[WorkerReport]) -> dict[
 
 def _calls(live: Iterable[WorkerReport]) -> dict[tuple[str, str], Hold]:
     """What holds single endpoints of models that are not held as a whole."""
-    told = [replica for _, replica in by_owner(live)]
+    reported = [replica for _, replica in by_owner(live)]
     single = {
-        (model, endpoint) for each in told for model in each.models for endpoint in each.endpoints
+        (model, endpoint)
+        for each in reported
+        for model in each.models
+        for endpoint in each.endpoints
     }
     holds: dict[tuple[str, str], Hold] = {}
     for model, endpoint in sorted(single):
         nearest: dict[str, ReplicaReport] = {}
-        for each in told:
+        for each in reported:
             is_of_all = not each.endpoints and each.name not in nearest
             if model in each.models and (is_of_all or endpoint in each.endpoints):
                 nearest[each.name] = each
@@ -176,12 +179,12 @@ def by_owner(live: Iterable[WorkerReport]) -> list[tuple[str, ReplicaReport]]:
     that worker's id.
     """
     owners: dict[str, tuple[str, bool]] = {}
-    told = [(report.worker_id, replica) for report in live for replica in report.replicas]
-    for worker_id, replica in told:
+    reported = [(report.worker_id, replica) for report in live for replica in report.replicas]
+    for worker_id, replica in reported:
         _, is_owned = owners.get(replica.name, ("", False))
         if replica.name not in owners or (replica.is_owned and not is_owned):
             owners[replica.name] = (worker_id, replica.is_owned)
-    return [each for each in told if owners[each[1].name][0] == each[0]]
+    return [each for each in reported if owners[each[1].name][0] == each[0]]
 
 
 def _hold(replicas: Sequence[ReplicaReport]) -> Hold | None:
@@ -190,14 +193,14 @@ def _hold(replicas: Sequence[ReplicaReport]) -> Hold | None:
         return None
     ranked = sorted(replicas, key=lambda replica: _rank(replica.condition))
     nearest = ranked[0]
-    told = ranked
+    reported = ranked
     if nearest.condition == "live_first":
-        told = [replica for replica in ranked if replica.condition == "live_first"]
+        reported = [replica for replica in ranked if replica.condition == "live_first"]
     since = [replica.since for replica in replicas if replica.since is not None]
     return Hold(
         nearest.condition,
-        _joined(replica.reason for replica in told),
-        _joined(replica.public_reason or "it takes no calls" for replica in told),
+        _joined(replica.reason for replica in reported),
+        _joined(replica.public_reason or "it takes no calls" for replica in reported),
         max(since, default=None),
     )
 
@@ -215,6 +218,6 @@ def _joined(reasons: Iterable[str]) -> str:
     return f"{shown}; and {more} more" if more > 0 else shown
 
 
-def told_at(instant: datetime) -> str:
+def instant_text(instant: datetime) -> str:
     """The instant as a sentence names it."""
     return f"{instant:%Y-%m-%d %H:%M:%S} UTC"

@@ -17,7 +17,7 @@ from lowtide import limits
 from lowtide.core.accounts.token_queue import TokenWait
 from lowtide.core.batches.batch import ASSEMBLING, Batch
 from lowtide.core.reporting.public_text import without_places
-from lowtide.core.reporting.standing import Asleep, Hold, Standing, told_at
+from lowtide.core.reporting.standing import Asleep, Hold, Standing, instant_text
 from lowtide.core.reporting.worker_report import BatchReport
 
 PASSING: Final = frozenset({"live_first", "closed"})
@@ -152,7 +152,7 @@ def _without_worker(standing: Standing) -> Reason | None:
     if not standing.gone:
         return _alike("no_worker", "No worker is running, so nothing is done.")
     last = max(standing.gone.values())
-    sentence = f"No worker is running: the last one was heard of at {told_at(last)}."
+    sentence = f"No worker is running: the last one was heard of at {instant_text(last)}."
     return _alike("no_worker", sentence, last)
 
 
@@ -185,7 +185,7 @@ def _unvalidated(batch: Batch, now: datetime, standing: Standing) -> Reason | No
     if _is_recent(batch.created_at, now, within_s=limits.VALIDATION_PATIENCE_S):
         return None
     if (since := standing.validating.get(batch.id)) is not None:
-        sentence = f"The input file is being validated since {told_at(since)}."
+        sentence = f"The input file is being validated since {instant_text(since)}."
         return _alike("validation", sentence, since)
     if standing.validating:
         sentence = "The input file waits while those of other batches are validated."
@@ -214,7 +214,7 @@ def _unassembled(batch: Batch, now: datetime) -> Reason | None:
     since = batch.finalizing_at or batch.cancelling_at or now
     if _is_recent(since, now):
         return None
-    sentence = f"Its last calls end and its result files are written since {told_at(since)}."
+    sentence = f"Its last calls end and its result files are written since {instant_text(since)}."
     return _alike("assembly", sentence, since)
 
 
@@ -252,7 +252,7 @@ def _asleep(model: str, asleep: Asleep) -> str:
 
 
 def _not_available(model: str, hold: Hold, why: str) -> str:
-    since = f" since {told_at(hold.since)}" if hold.since is not None else ""
+    since = f" since {instant_text(hold.since)}" if hold.since is not None else ""
     return f"The model {model} is not available{since}: {why.rstrip('.')}."
 
 
@@ -340,10 +340,12 @@ def _still(batch: Batch, now: datetime, standing: Standing) -> Reason | None:
         return None
     if known is not None:
         what = "Its requests are with the engine, which has answered none of them since"
-        return _alike("silent", f"{what} {told_at(since)}.", since)
+        return _alike("silent", f"{what} {instant_text(since)}.", since)
     if not standing.knows_all_batches or _is_recent(since, now):
         return None
-    return _alike("queue", f"Queued since {told_at(since)}: no worker has taken it yet.", since)
+    return _alike(
+        "queue", f"Queued since {instant_text(since)}: no worker has taken it yet.", since
+    )
 
 
 def _is_recent(since: datetime, now: datetime, within_s: float = limits.BATCH_STILL_S) -> bool:

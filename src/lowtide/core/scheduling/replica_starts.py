@@ -18,7 +18,7 @@ from lowtide.core.scheduling.wanted_replicas import Held
 class ReplicaStarts(msgspec.Struct, frozen=True):
     """`usual`: mean number of replicas while there were some, as of `at`. `asked_at`: since when
     more are wanted than are there. `cold_starts`: the last ones, in seconds. `held`: the number
-    that was told last.
+    that was reported last.
     """
 
     usual: float | None = None
@@ -44,8 +44,8 @@ class ReplicaStarts(msgspec.Struct, frozen=True):
             cold_starts=starts,
         )
 
-    def told(self, held: Held, now: datetime) -> "ReplicaStarts":
-        """The history after this number was told for the last reading."""
+    def reported(self, held: Held, now: datetime) -> "ReplicaStarts":
+        """The history after this number was reported for the last reading."""
         is_short = held.replicas > self.present
         has_more = self.held is not None and held.replicas > self.held.replicas
         asked_at = self.asked_at if is_short and not has_more else None

@@ -91,7 +91,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A number that was told, and until when a lower one waits."""
+    """A number that was reported, and until when a lower one waits."""
 
     replicas: int
     until: datetime
@@ -119,8 +119,8 @@ def wanted_replicas(load: ModelLoad, now: datetime, opened: OpenTime) -> Wanted:
 
 
 def damped(wanted: Wanted, held: Held | None, present: int, now: datetime, hold_s: float) -> Wanted:
-    """The number to be told after `held` was: a higher one at once, a lower one after `hold_s`.
-    After a start, when nothing was told yet, what is present counts as told.
+    """The number to be reported after `held` was: a higher one at once, a lower one after `hold_s`.
+    After a start, when nothing was reported yet, what is present counts as reported.
     """
     before = held if held is not None else Held(present, now + timedelta(seconds=hold_s))
     if wanted.replicas >= before.replicas:
@@ -133,13 +133,15 @@ def damped(wanted: Wanted, held: Held | None, present: int, now: datetime, hold_
     return wanted
 
 
-def held_after(told: Wanted, raw: Wanted, held: Held | None, now: datetime, hold_s: float) -> Held:
-    """What is held once `told` was told for `raw`."""
+def held_after(
+    damped_to: Wanted, raw: Wanted, held: Held | None, now: datetime, hold_s: float
+) -> Held:
+    """What is held once `damped_to` was reported for `raw`."""
     until = now + timedelta(seconds=hold_s)
-    is_lower = told.trusted and raw.replicas < told.replicas
-    if is_lower and held is not None and held.replicas == told.replicas:
+    is_lower = damped_to.trusted and raw.replicas < damped_to.replicas
+    if is_lower and held is not None and held.replicas == damped_to.replicas:
         until = held.until  # the time of the lower number goes on
-    return Held(told.replicas, until)
+    return Held(damped_to.replicas, until)
 
 
 def _by_deadline(

@@ -90,20 +90,20 @@ class TokenModel(msgspec.Struct, frozen=True):
         A report that no tokenizer could give is ignored. One far off the usual error counts for
         less, until such reports become the usual.
         """
-        told = prompt_tokens - features.given
-        if not 0 < told <= _tokens_max(features):
+        counted = prompt_tokens - features.given
+        if not 0 < counted <= _tokens_max(features):
             return self
         expected = _dot(self.weights, features.counts)
-        error = abs(told - expected) / max(told, expected)
+        error = abs(counted - expected) / max(counted, expected)
         limit = _SPREADS_TRUSTED * self.spread
-        size = max(told, expected, _TOKENS_WEIGHED_ALIKE)
+        size = max(counted, expected, _TOKENS_WEIGHED_ALIKE)
         weight = min(1.0, limits.TOKENS_LEVERAGE_MAX / size) / size
         weight *= min(1.0, limit / error) if error else 1.0
         drift = (min(error, limit) - self.spread) / min(self.seen + 2, _SPREAD_MEMORY)
         known = msgspec.structs.replace(
             self,
             gram=_add_outer(self.gram, features.counts, weight),
-            moment=_add(self.moment, features.counts, weight * told),
+            moment=_add(self.moment, features.counts, weight * counted),
             seen=self.seen + 1,
             spread=max(_SPREAD_MIN, self.spread + drift),
         )

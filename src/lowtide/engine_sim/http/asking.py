@@ -172,9 +172,9 @@ def _natural_length(
     """How long the answer would become if nothing cut it off."""
     if kind == "embedding":
         return 1
-    told = headers.get("x-sim-output-tokens", "")
-    if told.isdigit() and int(told):
-        return int(told)
+    tokens = headers.get("x-sim-output-tokens", "")
+    if tokens.isdigit() and int(tokens):
+        return int(tokens)
     if limit is not None:  # also what `ignore_eos` comes to
         return limit
     length = random.Random(seed).lognormvariate(options.output_mu, options.output_sigma)

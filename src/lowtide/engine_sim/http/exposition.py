@@ -80,8 +80,8 @@ def _vllm(engine: RealTimeEngine, options: ServerOptions, rejected: int) -> list
 def step_bound_info(limits: StepLimits) -> list[str]:
     """What the scheduler class for vLLM tells of itself, see integrations/vllm."""
     bound_ms = "" if limits.bound_s is None else f"{1000 * limits.bound_s:g}"
-    told = f'tolerance="{limits.tolerance:g}",itl_bound_ms="{bound_ms}"'
-    return _gauge("lowtide:step_bound_info", f'{{engine="0",version="simulated",{told}}}', 1.0)
+    bounds = f'tolerance="{limits.tolerance:g}",itl_bound_ms="{bound_ms}"'
+    return _gauge("lowtide:step_bound_info", f'{{engine="0",version="simulated",{bounds}}}', 1.0)
 
 
 def _sglang(engine: RealTimeEngine, options: ServerOptions, _rejected: int) -> list[str]:

@@ -63,7 +63,7 @@ class Call:
         self.made = [0] * len(requests)
         self.open = len(requests)
         self.stream_interval = stream_interval
-        self._told = [0] * len(requests)
+        self._sent = [0] * len(requests)
 
     @property
     def is_over(self) -> bool:
@@ -73,10 +73,10 @@ class Call:
         """Records how far the requests are after a step, and wakes the reader if that is due."""
         for index, request in enumerate(self.requests):
             made = self.made[index] = engine.made(request)
-            if made - self._told[index] >= (self.stream_interval or 1) or (
-                made and not self._told[index]
+            if made - self._sent[index] >= (self.stream_interval or 1) or (
+                made and not self._sent[index]
             ):
-                self._told[index] = made
+                self._sent[index] = made
                 self.changed.set()
 
     def finish_one(self) -> None:

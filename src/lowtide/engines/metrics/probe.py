@@ -91,12 +91,12 @@ class HttpProber:
     async def _sglang(self, page: bytes) -> EngineInfo:
         info = await json_of(self._root, "/get_server_info", sglang.SglangInfo)
         known = info or sglang.SglangInfo()
-        reader = self._reader("sglang", lambda told: sglang.metrics_of(told, known), page)
+        reader = self._reader("sglang", lambda samples: sglang.metrics_of(samples, known), page)
         return self._found("sglang", reader, sglang.batch_priority(known), page)
 
     async def _tgi(self, page: bytes) -> EngineInfo:
         info = await json_of(self._root, "/info", tgi.TgiInfo) or tgi.TgiInfo()
-        reader = self._reader("tgi", lambda told: tgi.metrics_of(told, info), page)
+        reader = self._reader("tgi", lambda samples: tgi.metrics_of(samples, info), page)
         return self._found("tgi", reader, None, page)
 
     async def _llamacpp(self, page: bytes) -> EngineInfo:
@@ -104,7 +104,9 @@ class HttpProber:
         known = props or llamacpp.LlamacppProps()
         reader: MetricsReader | None = SlotsReader(self._root, known)
         if page:
-            reader = self._reader("llamacpp", lambda told: llamacpp.metrics_of(told, known), page)
+            reader = self._reader(
+                "llamacpp", lambda samples: llamacpp.metrics_of(samples, known), page
+            )
         elif await json_of(self._root, "/slots", list[llamacpp.Slot]) is None:
             reader = None
         return self._found("llamacpp", reader, None, page)

@@ -44,12 +44,12 @@ def metrics_of(samples: Samples, info: SglangInfo) -> EngineMetrics | None:
     samples.keep(_is_first_rank)
     if not samples.series("sglang:num_running_reqs"):
         return None
-    told = samples.count("sglang:max_total_num_tokens")
+    reported = samples.count("sglang:max_total_num_tokens")
     return EngineMetrics(
         running=samples.count("sglang:num_running_reqs"),
         waiting=_waiting(samples),
         kv_used=samples.mean("sglang:token_usage"),
-        kv_capacity_tokens=told or info.max_total_num_tokens,
+        kv_capacity_tokens=reported or info.max_total_num_tokens,
         seats_max=info.max_running_requests,
         preemptions_total=samples.total(*_PREEMPTED),
         prompt_tokens_total=samples.total("sglang:prompt_tokens"),

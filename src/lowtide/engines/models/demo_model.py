@@ -89,7 +89,7 @@ async def _download(
 ) -> None:
     """Writes what `url` holds into `file`. Raises unless it is the demo model, byte for byte."""
     digest = hashlib.sha256()
-    done = told = 0
+    done = shown = 0
     async with client.stream("GET", url) as answer:
         answer.raise_for_status()
         on_progress(f"Downloading {TITLE} ({LICENSE}, {FILE_BYTES // _MB} MB), once")
@@ -99,8 +99,8 @@ async def _download(
                 break
             digest.update(piece)
             file.write(piece)
-            if done * 10 // FILE_BYTES > told:
-                told = done * 10 // FILE_BYTES
+            if done * 10 // FILE_BYTES > shown:
+                shown = done * 10 // FILE_BYTES
                 on_progress(f"{done // _MB} of {FILE_BYTES // _MB} MB")
     if done != FILE_BYTES or digest.hexdigest() != SHA256:
         raise ModelSourceError(

@@ -55,8 +55,8 @@ class CommandScaler:
         own = {key: value for key, value in environ.items() if not key.startswith("LOWTIDE_")}
         self._environ = {**own, "LOWTIDE_MODEL": commands.model}
         self._slots: dict[int, ProcessSlot] = {}
-        self._told: dict[int, int | None] = {}
-        """The processes by replica whose end was told."""
+        self._reported: dict[int, int | None] = {}
+        """The processes by replica whose end was reported."""
         self._changing = asyncio.Lock()
 
     async def read(self) -> ScalerStatus:
@@ -98,10 +98,10 @@ class CommandScaler:
             status = slot.reap()
             if state.condition == "running":
                 running += 1
-            elif state.condition == "ended" and self._told.get(slot.replica) != state.pid:
+            elif state.condition == "ended" and self._reported.get(slot.replica) != state.pid:
                 if slot.is_child_alive:
                     continue  # it is ending: the next reading has its status
-                self._told[slot.replica] = state.pid
+                self._reported[slot.replica] = state.pid
                 said = log.last_line()
                 with_status = "" if status is None else f" with status {status}"
                 words = f"replica {slot.replica} has ended by itself{with_status}"

@@ -49,8 +49,8 @@ class DeploymentScale:
     async def read(self) -> ScalerStatus:
         """See `ports.scalers.Scaler`."""
         with as_scaler_errors(_REMEDIES):
-            told = _scale_of(await self._api.get(self._path))
-        return ScalerStatus(target=told.spec.replicas, running=told.status.replicas)
+            scale = _scale_of(await self._api.get(self._path))
+        return ScalerStatus(target=scale.spec.replicas, running=scale.status.replicas)
 
     async def ask(self, replicas: int) -> None:
         """See `ports.scalers.Scaler`."""
@@ -67,17 +67,17 @@ class DeploymentScale:
     async def _patch(self, replicas: int, **query: str) -> None:
         body = {"spec": {"replicas": replicas}}
         with as_scaler_errors(_REMEDIES):
-            told = _scale_of(await self._api.send("PATCH", self._path, body, _MERGE, **query))
-        if told.spec.replicas != replicas:
-            raise ScalerError(f"{self._path}: asked for {replicas}, it took {told.spec.replicas}")
+            scale = _scale_of(await self._api.send("PATCH", self._path, body, _MERGE, **query))
+        if scale.spec.replicas != replicas:
+            raise ScalerError(f"{self._path}: asked for {replicas}, it took {scale.spec.replicas}")
 
 
 def _scale_of(answer: Any) -> _Scale:
     """Raises ScalerError."""
     try:
-        told = msgspec.convert(answer, _Scale)
+        scale = msgspec.convert(answer, _Scale)
     except msgspec.ValidationError as error:
         raise ScalerError(f"the scale of the Deployment makes no sense: {error}") from None
-    if told.kind != "Scale":
-        raise ScalerError(f"the API server answers with kind {told.kind} and not with a Scale")
-    return told
+    if scale.kind != "Scale":
+        raise ScalerError(f"the API server answers with kind {scale.kind} and not with a Scale")
+    return scale

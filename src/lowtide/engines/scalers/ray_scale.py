@@ -50,9 +50,9 @@ class RayScale:
         """See `ports.scalers.Scaler`. Ray has no dry run, but tells whether it lets itself be
         scaled.
         """
-        told = await self._read()
-        self._status_of(told)
-        if told.external_scaler_enabled is False:
+        details = await self._read()
+        self._status_of(details)
+        if details.external_scaler_enabled is False:
             raise ScalerError(f"Ray will refuse any number (412): {_ENABLE}")
 
     async def aclose(self) -> None:

@@ -152,8 +152,8 @@ async def _refusal(response: httpx.Response) -> str:
             break
     try:
         answer = msgspec.json.decode(data)
-        told = answer if isinstance(answer, dict) else {}
-        words = next((str(told[field]) for field in _WORDS if told.get(field)), "")
+        fields = answer if isinstance(answer, dict) else {}
+        words = next((str(fields[field]) for field in _WORDS if fields.get(field)), "")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         words = ""
     said = f": {' '.join(words.split())[:_DETAIL_CHARS_MAX]}" if words else ""

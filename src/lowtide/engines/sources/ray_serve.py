@@ -116,11 +116,11 @@ class RayServe:
 
     async def read(self) -> Listing:
         """See `ports.sources.EngineSource`."""
-        told = await read_applications(self._api)
-        wanted = told.applications
+        details = await read_applications(self._api)
+        wanted = details.applications
         if self._application is not None:
-            wanted = {self._application: told.named(self._application)}
-        port = self._port or (told.http_options or HttpOptions()).port
+            wanted = {self._application: details.named(self._application)}
+        port = self._port or (details.http_options or HttpOptions()).port
         engines = tuple(
             FoundEngine(quote(name, safe=""), self._host, port, path=_path(each.route_prefix))
             for name, each in sorted(wanted.items())

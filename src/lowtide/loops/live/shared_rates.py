@@ -44,15 +44,17 @@ class SharedRatesLoop:
         since = (self._since or now - timedelta(seconds=limits.LIVE_POOL_KEEP_S)) - _OVERLAP
         if reports or self._next_report_at is None or now >= self._next_report_at:
             try:
-                told = await self._store.exchange(self._process_id, reports, since=since, now=now)
+                exchanged = await self._store.exchange(
+                    self._process_id, reports, since=since, now=now
+                )
             except StoreError:
                 self._rates.are_unsure()
                 raise
             self._next_report_at = now + _HEARTBEAT
         else:
-            told = await self._store.read(since=since, now=now)
+            exchanged = await self._store.read(since=since, now=now)
         self._since = now
-        self._rates.settle(told, now, now_s, self._clock.monotonic())
+        self._rates.settle(exchanged, now, now_s, self._clock.monotonic())
         return now + _EVERY
 
     async def leave(self) -> None:

@@ -142,9 +142,9 @@ class ReportLoop:
         workings.batch_watch.see_leased(workings.leased_batches, now_s)
         self._snapshots = [_snapshot(replica, now_s) for replica in workings.replicas]
         for event in self._watch.see(self._snapshots, now_s):
-            told = {k: v for k, v in msgspec.structs.asdict(event).items() if v}
-            told["for_s"] = round(event.for_s, 1)
-            log.warning(**told) if event.reason else log.info(**told)
+            fields = {k: v for k, v in msgspec.structs.asdict(event).items() if v}
+            fields["for_s"] = round(event.for_s, 1)
+            log.warning(**fields) if event.reason else log.info(**fields)
         for line in workings.batch_watch.take_rejected(now_s):
             log.warning("line.rejected", **msgspec.structs.asdict(line))
         self._on_update(self._snapshots, self._watch.conditions())

@@ -188,14 +188,14 @@ class ScalersLoop:
         ask = ScalerAsk(number, now, need.reason, is_dry=spec.dry_run)
         if spec.dry_run:
             if view.asked is None or view.asked.replicas != number:
-                log.info("scaler.would_ask", **_told_of(spec, ask, status.target))
+                log.info("scaler.would_ask", **_log_fields(spec, ask, status.target))
                 self._on_ask(spec.label, "dry_run")
                 return msgspec.structs.replace(view, asked=ask)
             return view
         await scaler.ask(number)
-        log.info("scaler.asked", **_told_of(spec, ask, status.target))
+        log.info("scaler.asked", **_log_fields(spec, ask, status.target))
         self._on_ask(spec.label, "taken")
-        return msgspec.structs.replace(view, asked=ask, status=_told(status, number))
+        return msgspec.structs.replace(view, asked=ask, status=_with_target(status, number))
 
     def _failed(self, watched: _Watched, view: ScalerView, words: str, now: datetime) -> ScalerView:
         after = view.failed(words, now)
@@ -210,7 +210,7 @@ class ScalersLoop:
         return after
 
 
-def _told_of(spec: ScalerSpec, ask: ScalerAsk, before: int) -> dict[str, Any]:
+def _log_fields(spec: ScalerSpec, ask: ScalerAsk, before: int) -> dict[str, Any]:
     """The fields of a log line; `before`: the number that the place was told to have."""
     return {
         "scaler": spec.label,
@@ -221,7 +221,7 @@ def _told_of(spec: ScalerSpec, ask: ScalerAsk, before: int) -> dict[str, Any]:
     }
 
 
-def _told(status: ScalerStatus, number: int) -> ScalerStatus:
+def _with_target(status: ScalerStatus, number: int) -> ScalerStatus:
     """The reading, with the number that the place has taken since."""
     return msgspec.structs.replace(status, target=number)
 

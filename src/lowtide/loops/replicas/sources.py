@@ -151,7 +151,7 @@ class SourcesLoop:
                     engines=len(before.engines),
                 )
             return
-        watched.view = before.told(listing.engines, now_s)
+        watched.view = before.with_engines(listing.engines, now_s)
         watched.due_s = now_s + listing.again_s
         if before.stale_since is not None:
             for_s = (now - before.stale_since).total_seconds()
@@ -188,7 +188,7 @@ class SourcesLoop:
 
 def _error(watched: _Watched) -> str:
     view = watched.view
-    is_waiting = not view.has_told and view.stale_since is None
+    is_waiting = not view.has_answered and view.stale_since is None
     return "has not answered yet" if is_waiting else view.error or watched.left_out
 
 
@@ -197,7 +197,7 @@ def _tell_change(label: str, before: SourceView, after: SourceView, now_s: float
     known, there = ({engine.name for engine in view.engines} for view in (before, after))
     moved = [each.name for each in after.engines if each.name in known]
     moved = sorted(set(moved) - {e.name for e in set(before.engines) & set(after.engines)})
-    if known == there and not moved and before.has_told:
+    if known == there and not moved and before.has_answered:
         return
     held = there - {engine.name for engine in after.usable(now_s)}
     log.info(

@@ -44,8 +44,8 @@ class InFlightCalls(Protocol):
 class LiveCallSource(Protocol):
     """The live calls to one replica, as the live API sees them."""
 
-    def when_asked(self, told: Callable[[int, float], None]) -> None:
-        """Has `told` called before each call is sent: its prompt's tokens, monotonic seconds. It
+    def when_asked(self, record: Callable[[int, float], None]) -> None:
+        """Has `record` called before each call is sent: its prompt's tokens, monotonic seconds. It
         replaces the one given before.
         """
         ...

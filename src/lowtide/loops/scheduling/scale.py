@@ -27,7 +27,7 @@ class ScaleLoop:
         """`show` is given all models, or none while they cannot be read."""
         self._service = service
         self._show = show
-        self._told: dict[str, int] = {}
+        self._logged: dict[str, int] = {}
 
     async def tick(self, now: datetime) -> datetime | None:
         """Looks once, and logs each number that has changed."""
@@ -39,7 +39,7 @@ class ScaleLoop:
         self._show(scales, now)
         for model, scale in scales.items():
             number = scale.wanted.replicas
-            if self._told.get(model, 0) != number:
+            if self._logged.get(model, 0) != number:
                 log.info(
                     "scale.wanted",
                     model=model,
@@ -47,5 +47,5 @@ class ScaleLoop:
                     present=scale.present,
                     reason=scale.wanted.reason,
                 )
-        self._told = {model: scale.wanted.replicas for model, scale in scales.items()}
+        self._logged = {model: scale.wanted.replicas for model, scale in scales.items()}
         return now + timedelta(seconds=limits.SCALE_S)

@@ -34,17 +34,17 @@ class Sessions:
         """The token of a new session for the key. Raises LowtideError `invalid_api_key`."""
         owner = await self._access.authenticate(credential.strip())
         ends = int(self._clock.now().timestamp()) + limits.CONSOLE_SESSION_S
-        told = f"{owner.key.id}.{ends}.{secrets.token_hex(8)}"
-        return f"{told}.{self._signed(told)}"
+        payload = f"{owner.key.id}.{ends}.{secrets.token_hex(8)}"
+        return f"{payload}.{self._signed(payload)}"
 
     async def owner(self, token: str) -> KeyOwner | None:
         """The owner of the session's key; None where the session is over or forged, or its key is
         no longer valid.
         """
-        told, _, signature = token.rpartition(".")
-        if not hmac.compare_digest(self._signed(told).encode(), signature.encode()):
+        payload, _, signature = token.rpartition(".")
+        if not hmac.compare_digest(self._signed(payload).encode(), signature.encode()):
             return None
-        key_id, ends, _ = told.split(".")
+        key_id, ends, _ = payload.split(".")
         if self._clock.now() >= datetime.fromtimestamp(int(ends), self._clock.now().tzinfo):
             return None
         return await self._access.owner_of(key_id)

@@ -50,13 +50,13 @@ class ResultRepair:
         """Takes back the slices in the segment from every batch, with whatever
         else of it is gone.
         """
-        told: list[str] = []
+        reported: list[str] = []
         is_done = True
         for batch_id in await self._store.care.holders(key):
             taken = await self._take_back(batch_id)
             is_done = is_done and taken is not None
-            told.append(f"{batch_id}: {_words(taken)}")
-        return "; ".join(told) or "no unfinished batch needs it", is_done
+            reported.append(f"{batch_id}: {_words(taken)}")
+        return "; ".join(reported) or "no unfinished batch needs it", is_done
 
     async def _take_back(self, batch_id: str) -> RevertedResults | None:
         """None when commits came between each time."""

@@ -287,7 +287,7 @@ class LiveService:
         if without:
             why = "its replicas are busy"
         elif held:
-            why = f"the engine behind it {FAULTS[held[0]].told}; the operator has to mend that"
+            why = f"the engine behind it {FAULTS[held[0]].public_text}; the operator must mend that"
         wait_s = min(waits, default=float(limits.UNAVAILABLE_RETRY_AFTER_S))
         message = f"The model '{admission.model}' cannot be called right now: {why}."
         return _busy(message, max(limits.LIVE_BUSY_RETRY_AFTER_S, ceil(wait_s)))

@@ -49,11 +49,11 @@ class LiveReplica:
         self.first_bytes: dict[int, int] = {}
         """Streams that began, by the bucket of their time to the first byte."""
 
-    def when_asked(self, told: Callable[[int, float], None]) -> None:
-        """Has `told` called before each call is sent: its prompt's tokens, monotonic seconds. The
+    def when_asked(self, record: Callable[[int, float], None]) -> None:
+        """Has `record` called before each call is sent: its prompt's tokens, monotonic seconds. The
         control loop then makes room for it.
         """
-        self._on_asked = told
+        self._on_asked = record
 
     def adopt(self, fresh: "LiveReplica") -> None:
         """Takes over the engine and settings of `fresh`, for the next call on; calls in
@@ -144,7 +144,7 @@ class LiveCall:
         self._scope = scope
         self.endpoint = scope.endpoint
         self._sent_at_s = 0.0
-        self._is_told = False
+        self._has_metrics = False
 
     def __enter__(self) -> Self:
         self._sent_at_s = self._clock.monotonic()
@@ -161,7 +161,7 @@ class LiveCall:
         trace: TracebackType | None,
     ) -> None:
         self._live.left(self, self._clock.monotonic())
-        if not self._is_told:
+        if not self._has_metrics:
             self._live.replica.circuit.abandoned()
 
     def first_byte(self) -> None:
@@ -171,7 +171,7 @@ class LiveCall:
 
     def came_to(self, outcome: Outcome) -> None:
         """Records the outcome and tells the replica; the call no longer waits for a first byte."""
-        self._is_told = True
+        self._has_metrics = True
         now_s, live = self._clock.monotonic(), self._live
         if not isinstance(outcome, Interrupted | Failed):
             live.first_byte(self, now_s)

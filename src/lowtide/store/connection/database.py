@@ -99,7 +99,7 @@ class Database:
         """A transaction that sees one moment of the database and writes nothing."""
         with mapped_errors():
             async with self._reader.connect() as conn:
-                with _cut_told():
+                with _cut_mapped():
                     yield conn
 
     @asynccontextmanager
@@ -111,7 +111,7 @@ class Database:
         """
         with mapped_errors():
             async with self._turn(), self._writer.begin() as conn:
-                with _cut_told():  # not around the end: whether a commit got there is not known
+                with _cut_mapped():  # not around the end: whether a commit got there is not known
                     yield conn
 
     @asynccontextmanager
@@ -211,7 +211,7 @@ def mapped_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _cut_told() -> Iterator[None]:
+def _cut_mapped() -> Iterator[None]:
     """Raises StoreCut for a connection that the other side ended; lets everything else pass."""
     try:
         yield

@@ -178,9 +178,9 @@ def test_both_tell_the_cautious_end(dialect: str) -> None:
 
 def test_each_dialect_dates_what_holds_a_batch_as_it_dates_the_batch() -> None:
     holds = Reason("live", "The model m serves live traffic first.", "http://a:1 is busy.", AT)
-    told = Progress(reason=holds.public, cause=holds, causes=(holds,))
+    reported = Progress(reason=holds.public, cause=holds, causes=(holds,))
     for dialect, since in (("openai", 1795223075), ("together", "2026-11-21T01:04:35.123456Z")):
-        (each,) = shown(dialect, batch(), told)["waiting_reasons"]
+        (each,) = shown(dialect, batch(), reported)["waiting_reasons"]
         assert (each["kind"], each["reason"], each["since"]) == ("live", holds.public, since)
 
 
@@ -217,8 +217,12 @@ def test_a_model_has_its_price_in_both_shapes_and_an_owner_for_openai() -> None:
         "context_length": 4096,
         "pricing": pricing,
     }
-    told = sent(together_shape.model(entry))
-    assert told["pricing"] == {"hourly": 0.0, "base": 0.0, "finetune": 0.0, **pricing}
-    assert (told["object"], told["type"], told["context_length"]) == ("model", "chat", 4096)
-    assert told["organization"] == "org"
+    reported = sent(together_shape.model(entry))
+    assert reported["pricing"] == {"hourly": 0.0, "base": 0.0, "finetune": 0.0, **pricing}
+    assert (reported["object"], reported["type"], reported["context_length"]) == (
+        "model",
+        "chat",
+        4096,
+    )
+    assert reported["organization"] == "org"
     assert openai_shape.model(ModelEntry(id="bare")).owned_by == "lowtide"

@@ -115,7 +115,7 @@ def wire(protocol: BoundedHttpProtocol) -> Transport:
     return transport  # type: ignore[no-any-return]
 
 
-def told(protocol: BoundedHttpProtocol) -> int | None:
+def reported(protocol: BoundedHttpProtocol) -> int | None:
     """The status of the last answer on the wire; None: not a byte."""
     statuses = re.findall(rb"HTTP/1\.1 (\d{3}) ", bytes(wire(protocol).written))
     return int(statuses[-1]) if statuses else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from connection_cases import ConnectionEnv, answering, settled, told, wire
+from connection_cases import ConnectionEnv, answering, reported, settled, wire
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lowtide import limits
@@ -162,9 +162,9 @@ async def test_a_refusal_is_told_in_the_envelope_and_the_connection_ends(
     protocol = env.connect()
     protocol.data_received(head)
     for _ in range(200):
-        if told(protocol) is None:
+        if reported(protocol) is None:
             protocol.data_received(block)
-    assert told(protocol) == status
+    assert reported(protocol) == status
     written = bytes(wire(protocol).written)
     assert b"content-type: application/json" in written
     assert b"connection: close" in written
@@ -216,7 +216,7 @@ async def test_whoever_says_nothing_or_half_a_head_is_ended_in_seconds(first: by
     assert not wire(protocol).is_closed
     await env.pass_time(3 + limits.CONNECTION_LINGER_S)
     assert wire(protocol).is_closed
-    assert told(protocol) == (408 if first else None)
+    assert reported(protocol) == (408 if first else None)
 
 
 async def test_a_known_caller_has_as_long_for_each_head_and_any_time_between() -> None:
@@ -227,12 +227,12 @@ async def test_a_known_caller_has_as_long_for_each_head_and_any_time_between() -
         await env.pass_time(limits.REQUEST_HEAD_S - 2)
         protocol.data_received(b"\r\n")
         await settled()
-        assert told(protocol) == 200
+        assert reported(protocol) == 200
         await env.pass_time(5 * limits.REQUEST_HEAD_S)
         assert not wire(protocol).is_closed
     protocol.data_received(GET)
     await env.pass_time(limits.REQUEST_HEAD_S + 1)
-    assert told(protocol) == 408
+    assert reported(protocol) == 408
 
 
 async def slow_upload(rate: int, every_s: float, seconds: float) -> BoundedHttpProtocol:
@@ -242,10 +242,10 @@ async def slow_upload(rate: int, every_s: float, seconds: float) -> BoundedHttpP
     protocol.data_received(POST + b"Content-Length: 99999999\r\n\r\n")
     await settled()
     passed_s = 0.0
-    while passed_s < seconds and told(protocol) is None:
+    while passed_s < seconds and reported(protocol) is None:
         await env.pass_time(every_s)
         passed_s += every_s
-        if told(protocol) is None:
+        if reported(protocol) is None:
             protocol.data_received(b"a" * int(rate * every_s))
         await settled()
     return protocol
@@ -254,15 +254,15 @@ async def slow_upload(rate: int, every_s: float, seconds: float) -> BoundedHttpP
 async def test_an_honest_slow_upload_goes_on_for_long() -> None:
     for every_s in (1.0, 30.0):
         protocol = await slow_upload(2 * limits.BODY_RATE_MIN, every_s, 1800)
-        assert told(protocol) is None
+        assert reported(protocol) is None
         assert not wire(protocol).is_closed
 
 
 async def test_a_byte_now_and_then_is_no_upload() -> None:
     protocol = await slow_upload(1, 20.0, 1200)
-    assert told(protocol) == 408
+    assert reported(protocol) == 408
     protocol = await slow_upload(limits.BODY_RATE_MIN // 2, 1.0, 1200)
-    assert told(protocol) == 408
+    assert reported(protocol) == 408
 
 
 async def test_a_body_that_stops_short_is_ended_and_its_request_learns_it() -> None:
@@ -279,7 +279,7 @@ async def test_a_body_that_stops_short_is_ended_and_its_request_learns_it() -> N
     protocol = env.connect()
     protocol.data_received(POST + b"Content-Length: 1000\r\n\r\n" + b"a" * 999)
     await env.pass_time(limits.BODY_STALL_S + 2)
-    assert told(protocol) == 408
+    assert reported(protocol) == 408
     assert messages == ["http.request", "http.disconnect"]
 
 
@@ -294,12 +294,12 @@ async def test_time_in_which_the_application_does_not_read_is_not_the_callers() 
     protocol.data_received(POST + b"Content-Length: 300000\r\n\r\n" + b"a" * 100_000)
     await env.pass_time(10 * limits.BODY_STALL_S)
     assert not wire(protocol).is_reading
-    assert told(protocol) is None
+    assert reported(protocol) is None
     go_on.set()
     await settled()
     protocol.data_received(b"a" * 200_000)
     await settled()
-    assert told(protocol) == 200
+    assert reported(protocol) == 200
 
 
 async def test_whoever_waits_for_100_continue_is_not_slow() -> None:
@@ -312,10 +312,10 @@ async def test_whoever_waits_for_100_continue_is_not_slow() -> None:
     protocol = env.connect()
     protocol.data_received(POST + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n")
     await env.pass_time(3 * limits.BODY_STALL_S)
-    assert told(protocol) is None
+    assert reported(protocol) is None
     go_on.set()
     await settled()
-    assert told(protocol) == 100
+    assert reported(protocol) == 100
 
 
 async def test_a_refused_body_is_dropped_up_to_a_bound_and_not_slowly() -> None:
@@ -323,7 +323,7 @@ async def test_a_refused_body_is_dropped_up_to_a_bound_and_not_slowly() -> None:
     protocol = env.connect()
     protocol.data_received(POST + b"Content-Length: 99999999\r\n\r\n" + b"a" * 1000)
     await settled()
-    assert told(protocol) == 401
+    assert reported(protocol) == 401
     assert wire(protocol).is_reading, "so that the caller comes to read the answer"
     await env.pass_time(limits.BODY_STALL_S + 2)
     assert wire(protocol).is_closed
@@ -339,7 +339,7 @@ async def test_connections_of_one_address_are_bounded_and_the_oldest_goes() -> N
     other = env.connect("10.0.0.2")
     other.data_received(GET + b"\r\n")
     await settled()
-    assert told(other) == 200
+    assert reported(other) == 200
 
 
 async def test_however_many_are_silent_a_health_check_is_answered() -> None:
@@ -351,7 +351,7 @@ async def test_however_many_are_silent_a_health_check_is_answered() -> None:
         probe = env.connect("10.9.9.9")
         probe.data_received(GET + b"\r\n")
         await settled()
-        assert told(probe) == 200
+        assert reported(probe) == 200
     await env.pass_time(2 * limits.UNAUTHENTICATED_GRACE_S)
     assert len(env.connections) <= 20
 
@@ -364,7 +364,7 @@ async def test_a_burst_of_good_callers_from_one_address_loses_nobody() -> None:
     for each in burst:
         each.data_received(GET + b"\r\n")
     await settled()
-    assert {told(each) for each in burst} == {200}
+    assert {reported(each) for each in burst} == {200}
     assert len(env.connections) == 0
 
 
@@ -373,7 +373,7 @@ async def test_where_everybody_is_being_answered_the_next_is_told_to_come_again(
     for number in range(16):
         env.connect(f"10.0.0.{number}").data_received(GET + b"\r\n")
     late = env.connect("10.0.1.1")
-    assert told(late) == 503
+    assert reported(late) == 503
     assert b"retry-after" in bytes(wire(late).written)
     assert wire(late).is_closed
     await end(env)
@@ -408,11 +408,11 @@ def small(app: ASGIApp, **more: Any) -> ConnectionEnv:
 async def test_an_organization_with_many_connections_leaves_room_for_others() -> None:
     env = small(owned)
     mine = [await asked(env, b"A") for _ in range(6)]
-    assert [told(each) for each in mine] == [200] * 4 + [429] * 2
-    assert told(await asked(env, b"B")) == 200
+    assert [reported(each) for each in mine] == [200] * 4 + [429] * 2
+    assert reported(await asked(env, b"B")) == 200
     mine[0].connection_lost(None)
-    assert told(await asked(env, b"A")) == 200
-    assert told(await asked(env, b"A")) == 429, "as many as are left free"
+    assert reported(await asked(env, b"A")) == 200
+    assert reported(await asked(env, b"A")) == 429, "as many as are left free"
 
 
 async def test_a_known_connection_is_counted_once_and_a_proxys_never() -> None:
@@ -421,9 +421,9 @@ async def test_a_known_connection_is_counted_once_and_a_proxys_never() -> None:
     for _ in range(20):
         mine.data_received(b"GET /A HTTP/1.1\r\nHost: x\r\n\r\n")
         await settled()
-        assert told(mine) == 200
+        assert reported(mine) == 200
     behind = small(owned, proxies=("10.0.0.0/8",))
-    assert [told(await asked(behind, b"A")) for _ in range(8)] == [200] * 8
+    assert [reported(await asked(behind, b"A")) for _ in range(8)] == [200] * 8
 
 
 async def test_silent_connections_without_a_key_make_room_for_new_ones() -> None:
@@ -431,7 +431,7 @@ async def test_silent_connections_without_a_key_make_room_for_new_ones() -> None
     silent = [env.connect(f"10.0.0.{number}") for number in range(8)]
     await env.pass_time(limits.UNAUTHENTICATED_GRACE_S + 1)
     late = await asked(env, b"health", "10.0.1.1")
-    assert told(late) == 200
+    assert reported(late) == 200
     assert [wire(each).is_closed for each in silent] == [True] + [False] * 7
 
 
@@ -439,7 +439,7 @@ async def test_a_burst_beyond_all_room_is_told_to_come_again() -> None:
     env = small(answering(200))
     for number in range(8):
         env.connect(f"10.0.0.{number}")
-    assert told(env.connect("10.0.1.1")) == 503
+    assert reported(env.connect("10.0.1.1")) == 503
 
 
 async def test_behind_a_trusted_proxy_the_named_address_counts_and_is_told() -> None:
@@ -460,8 +460,8 @@ async def test_behind_a_trusted_proxy_the_named_address_counts_and_is_told() -> 
     greedy = [call(b"1.1.1.1, 9.9.9.9, 10.0.0.9") for _ in range(5)]
     other = call(b"8.8.8.8")
     await settled()
-    assert told(greedy[-1]) == 503, "one address may have half of the burst"
-    assert told(other) is None
+    assert reported(greedy[-1]) == 503, "one address may have half of the burst"
+    assert reported(other) is None
     assert clients == ["9.9.9.9"] * 4 + ["8.8.8.8"]
     call(b"7.7.7.7", peer="6.6.6.6")
     await settled()
@@ -479,6 +479,6 @@ async def test_a_proxys_connections_are_nobodys_and_may_be_kept_ready() -> None:
         for each in ready:
             each.data_received(GET + b"X-Forwarded-For: 9.9.9.%d\r\n\r\n" % turn)
             await settled()
-            assert told(each) == 200
+            assert reported(each) == 200
     assert len(env.connections) == 0
     assert not any(wire(each).is_closed for each in ready)

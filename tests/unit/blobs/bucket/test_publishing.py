@@ -113,20 +113,20 @@ async def test_what_a_put_is_refused_for_is_told(endpoint: str, bucket: ObjectSt
 
 
 @pytest.mark.parametrize(
-    ("status", "raised", "told"),
+    ("status", "raised", "reported"),
     [(409, AlreadyExistsError, "a"), (412, AlreadyExistsError, "a"), (503, OSError, "503: slow")],
 )
 def test_an_answer_to_a_put_is_the_key_taken_or_a_failure(
     bucket: ObjectStore,
     status: int,
     raised: type[Exception],
-    told: str,
+    reported: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     obstore.put(bucket, "staged", LARGE)
     line = Line(status)
     monkeypatch.setattr("lowtide.blobs.bucket.publishing._connect", lambda *_: line)
-    with pytest.raises(raised, match=told):
+    with pytest.raises(raised, match=reported):
         publish_by_put(bucket, "staged", "a")
     assert line.sent == LARGE
     assert line.headers == {"Content-Length": str(len(LARGE)), "If-None-Match": "*"}

@@ -33,8 +33,8 @@ def test_looking_makes_nothing_in_an_empty_database(
 ) -> None:
     with postgres.database() as name:
         use(postgres.url(name))
-        told = run_main("keys", "list")
-        assert told.code != command_errors.DONE and "no installation" in told.err
+        reported = run_main("keys", "list")
+        assert reported.code != command_errors.DONE and "no installation" in reported.err
         tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
         assert postgres.sql(tables, database=name) == "0\n"
         assert run_main("keys", "create", "first").code == command_errors.DONE, "which founds one"
@@ -45,9 +45,9 @@ def test_an_older_schema_is_left_to_the_servers(
 ) -> None:
     with postgres.database("head") as name, next_version(tmp_path / "next"):
         use(postgres.url(name))
-        told = run_main("keys", "create", "late")
-        assert told.code != command_errors.DONE
-        assert f"schema {HEAD}" in told.err and NEXT_HEAD in told.err
-        assert "Start a server" in told.err
+        reported = run_main("keys", "create", "late")
+        assert reported.code != command_errors.DONE
+        assert f"schema {HEAD}" in reported.err and NEXT_HEAD in reported.err
+        assert "Start a server" in reported.err
         seen = postgres.sql("SELECT version_num FROM alembic_version", database=name)
         assert seen == f"{HEAD}\n"

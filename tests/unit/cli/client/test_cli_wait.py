@@ -109,5 +109,5 @@ def test_off_a_terminal_each_state_is_told_once(
     )
     clock = Clock()
     watch(server.client, "b", BatchBar(), clock=clock, sleep=clock.sleep)
-    told = capsys.readouterr().err.splitlines()
-    assert told == ["batch b: running (No replica serves the model m.)", "batch b: completed"]
+    reported = capsys.readouterr().err.splitlines()
+    assert reported == ["batch b: running (No replica serves the model m.)", "batch b: completed"]

@@ -51,10 +51,10 @@ async def finding_of(*answers: bytes) -> tuple[str, str, str]:
 async def test_what_an_engine_answers_decides(
     answers: tuple[bytes, ...], verdict: str, words: str, remedy: str
 ) -> None:
-    found, what, told = await finding_of(*answers)
+    found, what, reported = await finding_of(*answers)
     assert (found, words in what) == (verdict, True), what
-    assert remedy in told
-    assert bool(told) == (verdict != "ok")
+    assert remedy in reported
+    assert bool(reported) == (verdict != "ok")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ AT = 1796007600
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("reported", "words"),
     [
         ({}, "Scaler s: not read yet."),
         ({"target": 2, "running": 1}, "Scaler s: 1 of 2 running."),
@@ -29,8 +29,8 @@ AT = 1796007600
         ({"trouble": "it answers 403"}, "Scaler s: not read yet. it answers 403."),
     ],
 )
-def test_a_scaler_is_one_line(told: dict[str, Any], words: str) -> None:
-    assert scaler_line(ScalerObject(scaler="s", **told)).startswith(words)
+def test_a_scaler_is_one_line(reported: dict[str, Any], words: str) -> None:
+    assert scaler_line(ScalerObject(scaler="s", **reported)).startswith(words)
 
 
 def test_a_failure_says_since_when() -> None:

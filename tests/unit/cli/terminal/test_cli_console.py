@@ -9,7 +9,7 @@ from lowtide.cli.batches.batch_report import error_reasons, exit_code_of, senten
 from lowtide.cli.batches.outputs import errors_beside
 from lowtide.cli.client.address import is_this_machine, server_address
 from lowtide.cli.client.objects import BatchView
-from lowtide.cli.client.stopped import told_on_stop
+from lowtide.cli.client.stopped import hint_on_stop
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 
@@ -167,7 +167,7 @@ def test_where_a_batch_stands_is_a_sentence(status: str, words: str) -> None:
 def test_whoever_stops_waiting_is_told_that_the_batch_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), told_on_stop("http://here", "watches it"):
+    with pytest.raises(KeyboardInterrupt), hint_on_stop("http://here", "watches it"):
         raise KeyboardInterrupt
     said = " ".join(capsys.readouterr().err.split())
     assert said == "The batch goes on at http://here. The same command watches it."

@@ -94,10 +94,10 @@ def test_counts_say_what_succeeded_failed_and_never_ran() -> None:
 
 
 def test_a_batch_shows_all_that_holds_it_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    told = [WaitingReason(kind=kind, reason=f"{kind}.") for kind in ("storage", "model")]
-    told.insert(0, WaitingReason(kind="paused", reason="paused.", since=1_800_000_000))
+    reported = [WaitingReason(kind=kind, reason=f"{kind}.") for kind in ("storage", "model")]
+    reported.insert(0, WaitingReason(kind="paused", reason="paused.", since=1_800_000_000))
     show_batch(
-        BatchView(id="b", status="in_progress", reason="paused.", waiting_reasons=tuple(told))
+        BatchView(id="b", status="in_progress", reason="paused.", waiting_reasons=tuple(reported))
     )
     shown = capsys.readouterr().out.splitlines()
     lines = [line for line in shown if " for: " in line]

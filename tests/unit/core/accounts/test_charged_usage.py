@@ -76,11 +76,11 @@ def test_an_estimate_never_passes_what_the_line_allows() -> None:
 
 
 def test_more_than_the_line_allows_is_not_believed() -> None:
-    told = answer(prompt_tokens=9, completion_tokens=90_000)
-    assert charged(line(max_tokens=100), told).unreported == 1
-    assert charged(line(max_tokens=90_000), told).output_tokens == 90_000  # thought, not shown
-    assert charged(line(max_tokens=30_000, n=3), told).output_tokens == 90_000
-    assert charged(line(), told).output_tokens == 90_000
+    stated = answer(prompt_tokens=9, completion_tokens=90_000)
+    assert charged(line(max_tokens=100), stated).unreported == 1
+    assert charged(line(max_tokens=90_000), stated).output_tokens == 90_000  # thought, not shown
+    assert charged(line(max_tokens=30_000, n=3), stated).output_tokens == 90_000
+    assert charged(line(), stated).output_tokens == 90_000
 
 
 def test_a_template_an_image_and_token_ids_explain_a_long_prompt() -> None:

@@ -211,8 +211,8 @@ def test_an_engine_that_repeats_itself_while_calls_run_is_taken_to_be_silent() -
     assert ground.poll(frozen, polls=limits.FROZEN_POLLS + limits.STALE_POLLS + 1) == 100
     assert ground.poll(frozen) == 50
     assert ground.controller.bound == "silence"
-    told = busy(50, kv_used=0.41, preemptions_total=0, generation_tokens_total=78)
-    assert ground.poll(told) > 50
+    reported = busy(50, kv_used=0.41, preemptions_total=0, generation_tokens_total=78)
+    assert ground.poll(reported) > 50
 
 
 def test_an_idle_engine_may_repeat_itself() -> None:
@@ -246,8 +246,8 @@ def test_a_window_is_not_cut_again_before_the_last_cut_shows() -> None:
 
 def test_a_wave_of_answers_that_has_just_ended_makes_no_call_look_fast() -> None:
     controller = WindowController(2048, window_start=100)
-    told = busy(100, generation_tokens_total=0, kv_capacity_tokens=100_000)
-    controller.observe(told, [BatchCall(1.0, 100)] * 100, 1.0)
-    told = busy(1, generation_tokens_total=1500, kv_capacity_tokens=100_000)
-    controller.observe(told, [BatchCall(1.0, 100)] * 100, 1.5)
+    reported = busy(100, generation_tokens_total=0, kv_capacity_tokens=100_000)
+    controller.observe(reported, [BatchCall(1.0, 100)] * 100, 1.0)
+    reported = busy(1, generation_tokens_total=1500, kv_capacity_tokens=100_000)
+    controller.observe(reported, [BatchCall(1.0, 100)] * 100, 1.5)
     assert controller.work.pace == pytest.approx(30.0)

@@ -123,13 +123,13 @@ def test_what_runs_out_beside_others_work_is_told_twice() -> None:
     core, one = Dispatch(), replica(window=1024)
     add(core, 128, "a", owner="A")
     add(core, 128, "b", owner="B")
-    told = []
+    reported = []
     for count in range(256):
         core.runs_short = False
         core.take(one, 0.0)
-        told += [count // 2] if core.runs_short else []
+        reported += [count // 2] if core.runs_short else []
     low = 128 - limits.SUPPLY_LOW
-    assert told == [low, low, 127, 127], "each when half is gone, and at its end"
+    assert reported == [low, low, 127, 127], "each when half is gone, and at its end"
 
 
 def test_alone_nobody_runs_short() -> None:

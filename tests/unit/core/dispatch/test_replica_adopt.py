@@ -30,7 +30,7 @@ def test_what_was_learned_of_the_engine_stays_at_a_new_address() -> None:
     one.in_flight = 3
     one.adopt(replica("http://b", 64))
     assert (one.url, one.name, one.in_flight) == ("http://b", "r", 3)
-    assert one.controller.is_told and one.controller.metrics.seats_max == 5
+    assert one.controller.has_metrics and one.controller.metrics.seats_max == 5
 
 
 def test_what_was_wrong_with_the_old_way_to_call_it_counts_no_more() -> None:

@@ -54,8 +54,8 @@ def test_every_row_of_the_table_is_reached_and_says_what_to_do() -> None:
     assert reached == set(FAULTS) == set(get_args(FaultKind))
     for name, fault in FAULTS.items():
         if fault.blame != "request":
-            assert fault.told and fault.remedy, name
-            assert "://" not in fault.told
+            assert fault.public_text and fault.remedy, name
+            assert "://" not in fault.public_text
 
 
 def test_every_way_to_get_no_answer_has_a_kind() -> None:

@@ -48,8 +48,8 @@ def body(stream: bytes) -> dict[str, Any]:
     reply = finished(stream)
     assert isinstance(reply, Reply)
     assert reply.status == 200
-    told: dict[str, Any] = json.loads(reply.body)
-    return told
+    reported: dict[str, Any] = json.loads(reply.body)
+    return reported
 
 
 def test_a_chat_is_what_it_would_have_been_at_once() -> None:
@@ -75,9 +75,11 @@ def test_a_completion_is_text() -> None:
         {"index": 0, "text": "a", "logprobs": None, "finish_reason": None},
         {"index": 0, "text": "b", "logprobs": None, "finish_reason": "length", "stop_reason": None},
     ]
-    told = body(events([chunk([part], object="text_completion") for part in parts] + HELLO[-1:]))
-    assert told["object"] == "chat.completion", "the last word on it counts"
-    assert told["choices"] == [
+    reported = body(
+        events([chunk([part], object="text_completion") for part in parts] + HELLO[-1:])
+    )
+    assert reported["object"] == "chat.completion", "the last word on it counts"
+    assert reported["choices"] == [
         {
             "index": 0,
             "text": "ab",
@@ -98,12 +100,15 @@ def test_reasoning_and_what_an_engine_adds_are_kept() -> None:
             chunk([], usage=USAGE, timings={"predicted_ms": 3.5}, system_fingerprint="b1"),
         ]
     )
-    told = body(stream)
-    message = told["choices"][0]["message"]
+    reported = body(stream)
+    message = reported["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("hm", "yes")
     assert message["tool_calls"] is None
-    assert told["choices"][0]["stop_reason"] == 128009
-    assert (told["timings"], told["system_fingerprint"]) == ({"predicted_ms": 3.5}, "b1")
+    assert reported["choices"][0]["stop_reason"] == 128009
+    assert (reported["timings"], reported["system_fingerprint"]) == (
+        {"predicted_ms": 3.5},
+        "b1",
+    )
 
 
 @given(st.lists(st.text(), max_size=8), st.data())
@@ -143,7 +148,7 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
         assert reply.kind == "broken"
 
 
-NOT_TOLD = {
+UNREADABLE = {
     "no usage": events(HELLO[:-1]),
     "no end of the answer": events(HELLO[:3]),
     "a tool is called": events([chunk([delta(tool_calls=[{"index": 0}])]), *HELLO]),
@@ -156,7 +161,7 @@ NOT_TOLD = {
 }
 
 
-@pytest.mark.parametrize("stream", NOT_TOLD.values(), ids=NOT_TOLD)
+@pytest.mark.parametrize("stream", UNREADABLE.values(), ids=UNREADABLE)
 def test_what_cannot_be_told_whole_is_not_guessed_at(stream: bytes) -> None:
     assert finished(stream) is None
 

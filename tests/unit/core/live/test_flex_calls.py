@@ -99,12 +99,14 @@ def test_a_refusal_keeps_its_status_and_gets_the_envelope() -> None:
     assert json.loads(answer.body)["error"]["message"] == "no"
 
 
-@pytest.mark.parametrize(("code", "told"), [("timeout", "engine_timeout"), ("x", "engine_error")])
-def test_without_an_answer_the_call_fails(code: str, told: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "reported"), [("timeout", "engine_timeout"), ("x", "engine_error")]
+)
+def test_without_an_answer_the_call_fails(code: str, reported: str) -> None:
     line = {"id": "x", "custom_id": "1", "response": None, "error": {"code": code, "message": "y"}}
     with pytest.raises(LowtideError) as failed:
         answer_to(call(), read_result(json.dumps(line).encode()))
-    assert failed.value.code == told
+    assert failed.value.code == reported
 
 
 def test_a_streamed_chat_has_its_tool_calls_and_its_end() -> None:

@@ -78,8 +78,8 @@ def test_a_request_without_a_model_says_what_is_missing(sent: bytes) -> None:
 
 def test_what_was_used_is_what_the_engine_says() -> None:
     request = read_live(CHAT, body())
-    told = b'{"usage":{"prompt_tokens":5,"completion_tokens":2}}'
-    assert tokens_used(request, told) == 7
+    reported = b'{"usage":{"prompt_tokens":5,"completion_tokens":2}}'
+    assert tokens_used(request, reported) == 7
 
 
 @pytest.mark.parametrize("answer", [b"{}", b"no json", b"x" * 10**6])

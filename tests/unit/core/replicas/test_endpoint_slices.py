@@ -33,7 +33,7 @@ def addresses(*slices: EndpointSlice) -> dict[str, str]:
 
 
 def test_ready_pods_are_engines_and_null_counts_as_ready() -> None:
-    told = one(
+    reported = one(
         pod("a", "10.0.0.1"),
         pod("b", "10.0.0.2", ready=None),
         pod("c", "10.0.0.3", ready=False),
@@ -41,7 +41,7 @@ def test_ready_pods_are_engines_and_null_counts_as_ready() -> None:
         {"addresses": ["10.0.0.5"]},
         {"addresses": ["10.0.0.6"], "conditions": {}, "targetRef": None},
     )
-    assert addresses(told) == {
+    assert addresses(reported) == {
         "ns/a": "10.0.0.1",
         "ns/b": "10.0.0.2",
         "ns/10.0.0.5": "10.0.0.5",
@@ -71,8 +71,8 @@ def test_versions_order_a_list_as_numbers() -> None:
 
 
 def ports(*named: tuple[str | None, int]) -> list[EndpointSlice]:
-    told = [{"name": name, "port": port} for name, port in named]
-    return [msgspec.convert({"ports": told or None}, EndpointSlice)]
+    reported = [{"name": name, "port": port} for name, port in named]
+    return [msgspec.convert({"ports": reported or None}, EndpointSlice)]
 
 
 def test_the_port_is_the_one_that_is_wanted_or_the_only_one() -> None:

@@ -45,14 +45,14 @@ def test_failures_are_counted_as_long_as_they_go_on() -> None:
 
 def test_rejected_lines_are_told_at_once_and_then_counted_once_a_minute() -> None:
     watch = BatchWatch()
-    told = []
+    reported = []
     for second in range(121):
         for _ in range(100):
             watch.rejected("b", "invalid_request", f"no {second}", float(second))
-        told += watch.take_rejected(float(second))
-    assert [line.lines for line in told] == [100, 6000, 6000]
-    assert told[-1].lines_total == 12_100
-    assert told[-1].last == "no 120"
+        reported += watch.take_rejected(float(second))
+    assert [line.lines for line in reported] == [100, 6000, 6000]
+    assert reported[-1].lines_total == 12_100
+    assert reported[-1].last == "no 120"
 
 
 def test_no_rejected_line_is_forgotten_with_its_batch() -> None:

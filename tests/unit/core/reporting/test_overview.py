@@ -33,16 +33,16 @@ def see(watch: WaitingWatch, progress: Progress, seconds: float) -> list[Waiting
 
 
 def test_a_batch_that_waits_is_told_once_after_a_while_and_once_when_it_moves() -> None:
-    watch, told = WaitingWatch(), []
+    watch, reported = WaitingWatch(), []
     for seconds in range(0, 600, 15):
         words = f"it is away, {seconds} s by now"
-        told += see(watch, waits(words=words) if seconds < 300 else MOVING, float(seconds))
-    assert [(event.event, event.batch) for event in told] == [
+        reported += see(watch, waits(words=words) if seconds < 300 else MOVING, float(seconds))
+    assert [(event.event, event.batch) for event in reported] == [
         ("batch.waiting", "batch_1"),
         ("batch.moving", "batch_1"),
     ]
-    assert told[0].since == NOW
-    assert told[0].reason.startswith("http://a:1"), "the log is for operators"
+    assert reported[0].since == NOW
+    assert reported[0].reason.startswith("http://a:1"), "the log is for operators"
 
 
 def test_a_short_wait_is_not_told() -> None:
@@ -60,12 +60,12 @@ def test_another_kind_of_reason_is_told_anew() -> None:
 
 
 def test_a_thousand_waiting_batches_are_no_flood() -> None:
-    watch, told = WaitingWatch(), []
+    watch, reported = WaitingWatch(), []
     many = [batch(number) for number in range(1000)]
     for seconds in range(0, 3600, 15):
         progress = [waits()] * len(many)
-        told += watch.see(many, progress, at(seconds), float(seconds))
-    assert len(told) <= limits.WAITING_LINES_BURST
+        reported += watch.see(many, progress, at(seconds), float(seconds))
+    assert len(reported) <= limits.WAITING_LINES_BURST
     assert see(watch, waits(), 3600.0) == [], "it was told, or counted, before"
 
 

@@ -76,8 +76,8 @@ def test_a_batch_that_ended_waits_for_nothing(status: Status) -> None:
 def test_the_reason_is_the_one_for_tenants() -> None:
     hold = Hold("unreachable", "http://10.0.0.1:8000/v1: refused", "refused")
     standing = Standing(live=("w",), models={"m": hold})
-    told = progress_of(batch(), at(9), models=["m"], standing=standing)
-    assert told.reason == "The model m is not available: refused."
+    reported = progress_of(batch(), at(9), models=["m"], standing=standing)
+    assert reported.reason == "The model m is not available: refused."
 
 
 @pytest.mark.parametrize(
@@ -95,15 +95,15 @@ def test_the_reason_is_the_one_for_tenants() -> None:
 def test_an_end_is_foreseen_where_what_holds_the_batch_passes_by_itself(
     standing: Standing, is_foreseen: bool
 ) -> None:
-    told = progress_of(batch(settled=11), at(100), models=["m"], standing=standing)
-    assert (told.eta_s is not None) == is_foreseen
+    reported = progress_of(batch(settled=11), at(100), models=["m"], standing=standing)
+    assert (reported.eta_s is not None) == is_foreseen
 
 
 def test_the_cautious_end_is_told_beside_the_usual_one_that_it_belongs_to() -> None:
     prospect = Prospect(600.0, 900.0)
-    told = progress_of(batch(settled=11), at(100), prospect=prospect)
-    assert (told.completion_at, told.cautious_completion_at) == (at(700), at(1000))
-    assert told.cautious_eta_s == 900.0
+    reported = progress_of(batch(settled=11), at(100), prospect=prospect)
+    assert (reported.completion_at, reported.cautious_completion_at) == (at(700), at(1000))
+    assert reported.cautious_eta_s == 900.0
     own = progress_of(batch(settled=11), at(100), prospect=prospect, in_flight_max=4)
     assert own.eta_s == pytest.approx(890.0)
     assert (own.cautious_eta_s, own.cautious_completion_at) == (None, None)

@@ -58,12 +58,12 @@ def test_that_no_connection_comes_about_is_told_at_the_first_time() -> None:
 
 def test_a_failing_replica_is_so_since_its_first_failure_when_the_circuit_opens() -> None:
     replica = Replica("http://10.0.0.1:8000/v1", frozenset({"m"}), 4)
-    told = set()
+    reported = set()
     for second in range(3, 20):
         replica.is_away("no answer to the TLS handshake", float(second), "tls")
-        told.add(state_of(replica, "m").since_s)
+        reported.add(state_of(replica, "m").since_s)
     assert replica.circuit.state == "open"
-    assert told == {3.0}
+    assert reported == {3.0}
     replica.is_alive(20.0)
     replica.is_away("refused", 21.0, "unreachable")
     assert state_of(replica).since_s == 21.0

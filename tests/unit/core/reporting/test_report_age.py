@@ -74,24 +74,24 @@ def test_a_worker_whose_clock_is_behind_lives_from_its_next_report_on() -> None:
     assert not reader.lives(41.0, report(10.0 - HOUR))
 
 
-@pytest.mark.parametrize(("off_s", "told_s"), [(HOUR, 1.0), (-HOUR, 0.0)])
+@pytest.mark.parametrize(("off_s", "reported_s"), [(HOUR, 1.0), (-HOUR, 0.0)])
 def test_what_a_wrong_clock_dated_is_told_by_the_reader_s_to_within_the_time_between_two_looks(
-    off_s: float, told_s: float
+    off_s: float, reported_s: float
 ) -> None:
     reader = Reader()
     reader.reads(0.0, report(off_s))
-    assert reader.reads(1.0, report(1.0 + off_s)) == [report(told_s)]
+    assert reader.reads(1.0, report(1.0 + off_s)) == [report(reported_s)]
 
 
 def test_a_new_worker_s_report_is_no_older_than_the_last_look() -> None:
     reader = Reader()
     reader.reads(0.0)
-    (told,) = reader.reads(7.0, report(-HOUR))
-    assert told.seen_at == at(0.0)
+    (reported,) = reader.reads(7.0, report(-HOUR))
+    assert reported.seen_at == at(0.0)
 
 
 def test_a_reader_s_own_clock_that_is_set_right_changes_no_age() -> None:
     reader = Reader()
     reader.reads(0.0, report(0.0))
-    (told,) = reader.ages.dated([report(0.0)], at(HOUR + 20.0), 20.0)
-    assert told == report(HOUR)
+    (reported,) = reader.ages.dated([report(0.0)], at(HOUR + 20.0), 20.0)
+    assert reported == report(HOUR)

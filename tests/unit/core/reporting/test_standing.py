@@ -13,9 +13,9 @@ def ago(seconds: float) -> datetime:
 
 
 def replica(name: str = "a", condition: str = "ready", **fields: object) -> ReplicaReport:
-    told = {} if condition == "ready" else {"reason": f"{name} is {condition}", "since": ago(9)}
-    told["public_reason"] = condition
-    known = {"models": ("m",), **told, **fields}
+    reported = {} if condition == "ready" else {"reason": f"{name} is {condition}", "since": ago(9)}
+    reported["public_reason"] = condition
+    known = {"models": ("m",), **reported, **fields}
     return ReplicaReport(name=name, condition=condition, **known)  # type: ignore[arg-type]
 
 

@@ -80,33 +80,33 @@ def public(reason: Reason | None) -> str | None:
 
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
 def test_no_worker_at_all_is_said_at_once_and_in_every_state(status: Status) -> None:
-    told = reason_of(batch(status), Standing(), after_s=0.0)
-    assert public(told) == "No worker is running, so nothing is done."
+    reported = reason_of(batch(status), Standing(), after_s=0.0)
+    assert public(reported) == "No worker is running, so nothing is done."
 
 
 def test_a_worker_that_died_is_told_with_its_last_sign_of_life() -> None:
-    told = reason_of(batch(), Standing(gone={"w1": at(-90), "w2": at(-40)}))
-    assert told is not None
-    assert told.public == (
+    reported = reason_of(batch(), Standing(gone={"w1": at(-90), "w2": at(-40)}))
+    assert reported is not None
+    assert reported.public == (
         "No worker is running: the last one was heard of at 2026-11-20 23:59:20 UTC."
     )
-    assert told.since == at(-40)
+    assert reported.since == at(-40)
 
 
 def test_storage_that_takes_no_results_is_told_without_its_path() -> None:
     standing = Standing(live=("w1",), results_error="Not a directory: '/srv/lowtide/blobs/x'")
-    told = reason_of(batch(completed=50), standing)
-    assert told is not None
-    assert told.public.startswith("Results cannot be stored: the server's storage")
-    assert "/srv/lowtide/blobs/x" in told.full
+    reported = reason_of(batch(completed=50), standing)
+    assert reported is not None
+    assert reported.public.startswith("Results cannot be stored: the server's storage")
+    assert "/srv/lowtide/blobs/x" in reported.full
 
 
 def test_storage_that_is_away_is_why_a_file_is_not_validated_though_a_worker_runs() -> None:
     standing = Standing(live=("w1",), validation_error="the bucket at http://s3:9000 refuses")
-    told = reason_of(batch("validating"), standing, after_s=1.0)
-    assert told is not None
-    assert told.public == "The input file cannot be read: the server's storage does not answer."
-    assert "http://s3:9000" in told.full
+    reported = reason_of(batch("validating"), standing, after_s=1.0)
+    assert reported is not None
+    assert reported.public == "The input file cannot be read: the server's storage does not answer."
+    assert "http://s3:9000" in reported.full
 
 
 def test_a_file_that_is_being_validated_waits_for_nothing_at_first() -> None:
@@ -134,13 +134,13 @@ def test_only_where_nothing_is_known_it_is_asked_whether_a_worker_runs() -> None
 
 def test_a_model_that_is_held_is_a_reason_even_while_others_move() -> None:
     hold = Hold("unreachable", INSIDE, "no connection to gpu-1.corp.example:8000", at(3))
-    told = reason_of(batch(completed=3), with_models(m=None, n=hold), models=("m", "n"))
-    assert told is not None
-    assert told.public == (
+    reported = reason_of(batch(completed=3), with_models(m=None, n=hold), models=("m", "n"))
+    assert reported is not None
+    assert reported.public == (
         "The model n is not available since 2026-11-21 00:00:03 UTC: no connection to (address)."
     )
-    assert INSIDE in told.full
-    assert told.since == at(3)
+    assert INSIDE in reported.full
+    assert reported.since == at(3)
 
 
 def test_where_nothing_is_known_of_replicas_nothing_is_said() -> None:
@@ -148,10 +148,10 @@ def test_where_nothing_is_known_of_replicas_nothing_is_said() -> None:
 
 
 def test_a_long_list_of_models_is_cut() -> None:
-    told = public(reason_of(batch(), with_models(), models=tuple(f"m{i}" for i in range(8))))
-    assert told is not None
-    assert told.startswith("No replica serves the model m0.")
-    assert told.endswith("No replica serves the model m4. And 3 more models.")
+    reported = public(reason_of(batch(), with_models(), models=tuple(f"m{i}" for i in range(8))))
+    assert reported is not None
+    assert reported.startswith("No replica serves the model m0.")
+    assert reported.endswith("No replica serves the model m4. And 3 more models.")
 
 
 def test_a_batch_that_waits_for_live_traffic_says_how_much_there_is() -> None:
@@ -176,13 +176,13 @@ def test_hours_that_are_closed_are_told() -> None:
 
 def test_a_batch_whose_own_requests_fail_is_told_so_with_the_engine_s_words() -> None:
     failing = with_batch(failures=12, last_failure="engine_error: boom at http://10.0.0.1:8000")
-    told = reason_of(batch(), failing)
-    assert told is not None
-    assert told.public == (
+    reported = reason_of(batch(), failing)
+    assert reported is not None
+    assert reported.public == (
         "12 attempts at requests of this batch failed lately, and are tried again;"
         " the last: engine_error: boom at (address)."
     )
-    assert "10.0.0.1" in told.full
+    assert "10.0.0.1" in reported.full
 
 
 def test_a_failure_now_and_then_is_no_reason() -> None:
@@ -216,8 +216,8 @@ def test_its_own_requests_are_not_what_a_batch_waits_behind() -> None:
 
 
 def test_a_bound_of_the_organization_is_told_before_the_queue() -> None:
-    told = reason_of(batch(), queue=Queue(waiting=95, leased=12), in_flight_max=12)
-    assert "may have 12 requests at engines" in (public(told) or "")
+    reported = reason_of(batch(), queue=Queue(waiting=95, leased=12), in_flight_max=12)
+    assert "may have 12 requests at engines" in (public(reported) or "")
 
 
 def test_a_batch_that_moves_gives_no_reason() -> None:
@@ -242,13 +242,13 @@ def test_what_holds_another_endpoint_is_no_reason() -> None:
 def test_a_batch_whose_engine_is_silent_says_since_when() -> None:
     silent = with_batch(moved_at=at(5))
     assert reason_of(batch(completed=3), silent, after_s=20.0) is None
-    told = reason_of(batch(completed=3), silent, after_s=60.0)
-    assert told is not None
-    assert told.public == (
+    reported = reason_of(batch(completed=3), silent, after_s=60.0)
+    assert reported is not None
+    assert reported.public == (
         "Its requests are with the engine, which has answered none of them since"
         " 2026-11-21 00:00:05 UTC."
     )
-    assert told.since == at(5)
+    assert reported.since == at(5)
 
 
 def test_a_batch_of_which_nothing_came_back_says_so_soon() -> None:
@@ -262,9 +262,9 @@ def test_a_batch_whose_results_take_long_to_write_says_since_when(status: Status
     field = "cancelling_at" if status == "cancelling" else "finalizing_at"
     job = msgspec.structs.replace(batch(status), **{field: at(5)})
     assert reason_of(job, after_s=20.0) is None
-    told = reason_of(job, after_s=60.0)
-    assert told is not None
-    assert (told.kind, told.since) == ("assembly", at(5))
+    reported = reason_of(job, after_s=60.0)
+    assert reported is not None
+    assert (reported.kind, reported.since) == ("assembly", at(5))
 
 
 def test_clocks_that_are_a_moment_apart_make_no_batch_stand() -> None:
@@ -282,17 +282,17 @@ def test_a_batch_dated_ahead_says_why_it_stands_in_every_state(status: Status) -
 
 
 def test_workers_that_begin_again_and_again_hide_no_batch_of_which_nothing_settled() -> None:
-    told = reason_of(batch(), with_batch(moved_at=at(58)), after_s=60.0)
-    assert told is not None
-    assert "answered none of them" in told.public
+    reported = reason_of(batch(), with_batch(moved_at=at(58)), after_s=60.0)
+    assert reported is not None
+    assert "answered none of them" in reported.public
 
 
 def test_workers_that_begin_again_and_again_hide_no_batch_of_which_some_settled() -> None:
     stands = batch(completed=3, last=at(2))
     restarted = with_batch(moved_at=at(59))
-    told = reason_of(stands, restarted, after_s=60.0)
-    assert told is not None
-    assert (told.kind, told.since) == ("silent", at(2))
+    reported = reason_of(stands, restarted, after_s=60.0)
+    assert reported is not None
+    assert (reported.kind, reported.since) == ("silent", at(2))
     assert reason_of(batch(completed=3, last=at(31)), restarted, after_s=60.0) is None
 
 
@@ -375,21 +375,23 @@ def asleep(**fields: object) -> Standing:
 
 
 def test_a_model_at_zero_says_when_it_wakes() -> None:
-    told = reason_of(batch(), asleep(wake_at=datetime(2026, 11, 22, 3, 10, 40, tzinfo=UTC)))
-    assert told is not None
-    assert told.kind == "model"
-    assert told.public == "The model m is scaled to zero, wakes at 2026-11-22 03:10 UTC."
+    reported = reason_of(batch(), asleep(wake_at=datetime(2026, 11, 22, 3, 10, 40, tzinfo=UTC)))
+    assert reported is not None
+    assert reported.kind == "model"
+    assert reported.public == "The model m is scaled to zero, wakes at 2026-11-22 03:10 UTC."
 
 
 def test_one_that_is_being_started_says_so_and_operators_read_what_fails() -> None:
-    told = reason_of(batch(), asleep(error="http://10.0.0.1: it answers 403."))
-    assert told is not None
-    assert told.public == "The model m is scaled to zero, and is asked to start."
-    assert told.full == f"{told.public} What starts it fails: http://10.0.0.1: it answers 403."
+    reported = reason_of(batch(), asleep(error="http://10.0.0.1: it answers 403."))
+    assert reported is not None
+    assert reported.public == "The model m is scaled to zero, and is asked to start."
+    assert (
+        reported.full == f"{reported.public} What starts it fails: http://10.0.0.1: it answers 403."
+    )
 
 
 def test_a_model_at_zero_beside_one_that_runs_is_told() -> None:
     standing = msgspec.structs.replace(asleep(wake_at=START), models={"n": None})
-    told = reason_of(batch(), standing, models=("n", "m"))
-    assert told is not None and "m is scaled to zero" in told.public
+    reported = reason_of(batch(), standing, models=("n", "m"))
+    assert reported is not None and "m is scaled to zero" in reported.public
     assert standing.is_away("m") and not standing.is_away("n")

@@ -26,8 +26,8 @@ def test_a_batch_that_waits_for_tokens_says_for_which_and_its_place(
     wait: TokenWait, begins: str, ends: str
 ) -> None:
     batch = a_batch(NOW, window_s=3600, queued_at=NOW)
-    told = progress_of(batch, NOW, queue=Queue(tokens=wait))
-    assert told.reason is not None
-    assert told.reason.startswith(begins) and told.reason.endswith(ends)
-    assert (f"number {wait.place}" in told.reason) == (wait.place > 1)
-    assert (told.stage, told.queue_position) == ("queuing", wait.place)
+    reported = progress_of(batch, NOW, queue=Queue(tokens=wait))
+    assert reported.reason is not None
+    assert reported.reason.startswith(begins) and reported.reason.endswith(ends)
+    assert (f"number {wait.place}" in reported.reason) == (wait.place > 1)
+    assert (reported.stage, reported.queue_position) == ("queuing", wait.place)

@@ -25,16 +25,16 @@ def test_the_usual_number_follows_what_is_there_and_stays_while_nothing_is() -> 
 
 
 def test_a_start_takes_from_when_it_was_asked_for_until_one_more_is_there() -> None:
-    history = ReplicaStarts().seen(0, NOW).told(Held(1, NOW), NOW)
-    history = history.seen(0, after(300)).told(Held(1, NOW), after(300))
-    history = history.seen(1, after(526)).told(Held(1, NOW), after(526))
+    history = ReplicaStarts().seen(0, NOW).reported(Held(1, NOW), NOW)
+    history = history.seen(0, after(300)).reported(Held(1, NOW), after(300))
+    history = history.seen(1, after(526)).reported(Held(1, NOW), after(526))
     assert history.cold_starts == (526.0,)
     assert history.asked_at is None
     assert history.cold_start_s(600.0) == 526.0
 
 
 def test_a_replica_that_nobody_asked_for_is_no_start() -> None:
-    history = ReplicaStarts().seen(0, NOW).told(Held(0, NOW), NOW)
+    history = ReplicaStarts().seen(0, NOW).reported(Held(0, NOW), NOW)
     assert history.seen(2, after(9)).cold_starts == ()
     assert history.cold_start_s(600.0) == 600.0
 
@@ -46,7 +46,7 @@ def test_one_of_ten_starts_may_take_longer() -> None:
 
 
 def test_a_start_that_takes_for_ever_and_too_many_starts_are_forgotten() -> None:
-    history = ReplicaStarts().seen(0, NOW).told(Held(1, NOW), NOW)
+    history = ReplicaStarts().seen(0, NOW).reported(Held(1, NOW), NOW)
     late = after(limits.SCALE_COLD_START_S_MAX + 1)
     assert history.seen(1, late).cold_starts == ()
     many = ReplicaStarts(cold_starts=(1.0,) * limits.SCALE_COLD_STARTS_KEPT, asked_at=NOW)
@@ -54,7 +54,7 @@ def test_a_start_that_takes_for_ever_and_too_many_starts_are_forgotten() -> None
 
 
 def test_what_was_asked_for_counts_while_it_can_still_be_under_way() -> None:
-    history = ReplicaStarts().seen(1, NOW).told(Held(3, NOW), NOW)
+    history = ReplicaStarts().seen(1, NOW).reported(Held(3, NOW), NOW)
     assert history.expected(after(100), 60.0) == 3
     assert history.expected(after(121), 60.0) == 1, "nobody seems to start them"
     assert ReplicaStarts().seen(2, NOW).expected(NOW, 60.0) == 2

@@ -149,7 +149,7 @@ def test_open_seconds_are_counted_both_ways() -> None:
     assert OpenTime(NOW).until(at(5)) == 5 * HOUR
 
 
-def told(
+def reported(
     raws: list[tuple[float, int]], hold_s: float = COLD_S, *, trusted: bool = True
 ) -> list[int]:
     """What is told for raw numbers at these seconds."""
@@ -164,16 +164,16 @@ def told(
 
 
 def test_a_number_rises_at_once_and_falls_after_a_cold_start() -> None:
-    assert told([(0, 3), (10, 1), (500, 1), (537, 1), (540, 1)]) == [3, 3, 3, 1, 1]
+    assert reported([(0, 3), (10, 1), (500, 1), (537, 1), (540, 1)]) == [3, 3, 3, 1, 1]
 
 
 def test_work_that_comes_and_goes_starts_nothing_anew() -> None:
     flapping = [(60.0 * n, n % 2) for n in range(30)]
-    assert set(told(flapping)[1:]) == {1}
+    assert set(reported(flapping)[1:]) == {1}
 
 
 def test_what_is_not_trusted_lowers_nothing_however_long() -> None:
-    assert told([(0, 3), (9_999, 0), (99_999, 0)], trusted=False) == [3, 3, 3]
+    assert reported([(0, 3), (9_999, 0), (99_999, 0)], trusted=False) == [3, 3, 3]
 
 
 def test_after_a_start_what_is_present_counts_as_told() -> None:

@@ -33,10 +33,10 @@ def chinese(draw: random.Random, chars: int) -> Features:
     return features(chats=1, messages=draw.randint(1, 4), han=chars, fullwidth=chars // 12)
 
 
-def linear(told: Features) -> int:
+def linear(reported: Features) -> int:
     """A tokenizer unlike the prior: wordy English, cheap Chinese, a long template."""
     weights = {"chats": 40, "messages": 9, "words": 1.9, "mark_runs": 1, "han": 0.4, "fullwidth": 1}
-    return round(sum(weight * told.counts[INDEX[name]] for name, weight in weights.items()))
+    return round(sum(weight * reported.counts[INDEX[name]] for name, weight in weights.items()))
 
 
 def requests(seed: int, count: int) -> list[Features]:
@@ -46,8 +46,8 @@ def requests(seed: int, count: int) -> list[Features]:
 
 
 def taught(reports: list[tuple[Features, int]], model: TokenModel = UNTRAINED) -> TokenModel:
-    for told, tokens in reports:
-        model = model.learned(told, tokens)
+    for reported, tokens in reports:
+        model = model.learned(reported, tokens)
     return model
 
 
@@ -64,7 +64,7 @@ def batch_of(kind: object, seed: int = 9) -> list[Features]:
 
 @pytest.mark.parametrize("kind", ["english", "chinese"])
 def test_500_mixed_requests_teach_a_tokenizer_that_the_prior_misses(kind: str) -> None:
-    model = taught([(told, linear(told)) for told in requests(1, 500)])
+    model = taught([(reported, linear(reported)) for reported in requests(1, 500)])
     batch = batch_of(kind)
     assert error_over(UNTRAINED, batch) > 0.2
     assert error_over(model, batch) < 0.03
@@ -73,32 +73,32 @@ def test_500_mixed_requests_teach_a_tokenizer_that_the_prior_misses(kind: str) -
 def test_one_report_in_ten_that_is_nonsense_does_no_harm() -> None:
     draw = random.Random(2)
     reports = [
-        (told, draw.choice([1, 900_000]) if draw.random() < 0.1 else linear(told))
-        for told in requests(3, 1_000)
+        (reported, draw.choice([1, 900_000]) if draw.random() < 0.1 else linear(reported))
+        for reported in requests(3, 1_000)
     ]
     assert error_over(taught(reports), batch_of("english")) < 0.1
     assert error_over(taught(reports), batch_of("chinese")) < 0.1
 
 
 def test_another_tokenizer_behind_the_same_name_is_learnt_anew() -> None:
-    model = taught([(told, linear(told) * 3) for told in requests(1, 3_000)])
+    model = taught([(reported, linear(reported) * 3) for reported in requests(1, 3_000)])
     assert error_over(model, batch_of("english")) > 1
-    model = taught([(told, linear(told)) for told in requests(4, 12_000)], model)
+    model = taught([(reported, linear(reported)) for reported in requests(4, 12_000)], model)
     assert error_over(model, batch_of("english")) < 0.1
 
 
 def test_what_is_not_seen_for_long_is_not_forgotten() -> None:
-    model = taught([(told, linear(told)) for told in requests(1, 500)])
+    model = taught([(reported, linear(reported)) for reported in requests(1, 500)])
     draw = random.Random(5)
     only_english = [english(draw, draw.randint(10, 2_000)) for _ in range(3_000)]
-    model = taught([(told, linear(told)) for told in only_english], model)
+    model = taught([(reported, linear(reported)) for reported in only_english], model)
     assert error_over(model, batch_of("chinese")) < 0.05
 
 
 def test_token_ids_are_added_and_teach_nothing() -> None:
-    told = features(given=700)
-    assert UNTRAINED.estimate(told) == 700
-    assert UNTRAINED.learned(told, 700) is UNTRAINED
+    reported = features(given=700)
+    assert UNTRAINED.estimate(reported) == 700
+    assert UNTRAINED.learned(reported, 700) is UNTRAINED
     plain, beside = features(han=100), features(han=100, given=700)
     assert UNTRAINED.learned(beside, 790) == UNTRAINED.learned(plain, 90)
 
@@ -109,7 +109,7 @@ def test_a_report_that_no_tokenizer_could_give_is_ignored(tokens: int) -> None:
 
 
 def test_the_bytes_of_a_model_give_it_back() -> None:
-    model = taught([(told, linear(told)) for told in requests(1, 300)])
+    model = taught([(reported, linear(reported)) for reported in requests(1, 300)])
     data = model.to_bytes()
     assert TokenModel.from_bytes(data) == model
     assert len(data) < 64 * 1024

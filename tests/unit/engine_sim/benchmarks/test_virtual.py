@@ -23,7 +23,7 @@ class Window(GatewayPolicy):
         self.window = window
         self.in_flight: list[int] = []
         self.peak = 0
-        self.told: list[tuple[str, float, object]] = []
+        self.reported: list[tuple[str, float, object]] = []
         self.steps: list[StepEvents] = []
         self.polled: list[float] = []
 
@@ -42,10 +42,10 @@ class Window(GatewayPolicy):
         self.steps.append(events)
 
     def on_first_token(self, world: VirtualWorld, replica: int, request: SimRequest) -> None:
-        self.told.append(("first", world.now, request.id))
+        self.reported.append(("first", world.now, request.id))
 
     def on_finished(self, world: VirtualWorld, replica: int, request: SimRequest) -> None:
-        self.told.append(("finished", world.now, request.id))
+        self.reported.append(("finished", world.now, request.id))
         if not request.interactive:
             self.in_flight[replica] -= 1
             self.fill(world, replica)
@@ -62,17 +62,17 @@ def test_a_window_is_kept_full_and_never_exceeded() -> None:
     policy = Window(batch(50), 4)
     VirtualWorld(engines(2), policy).run()
     assert policy.peak == 4
-    assert {i for kind, _, i in policy.told if kind == "finished"} == set(range(50))
+    assert {i for kind, _, i in policy.reported if kind == "finished"} == set(range(50))
 
 
 def test_events_come_in_order_of_time_and_at_the_end_of_their_step() -> None:
     policy = Window(batch(20), 5)
     end = VirtualWorld(engines(), policy).run()
-    times = [at for _, at, _ in policy.told]
+    times = [at for _, at, _ in policy.reported]
     assert times == sorted(times)
     assert times[-1] == pytest.approx(policy.steps[-1].ended_at) == end
-    first = {i: at for kind, at, i in policy.told if kind == "first"}
-    finished = {i: at for kind, at, i in policy.told if kind == "finished"}
+    first = {i: at for kind, at, i in policy.reported if kind == "first"}
+    finished = {i: at for kind, at, i in policy.reported if kind == "finished"}
     assert all(first[n] < finished[n] for n in range(20))
 
 
@@ -111,11 +111,11 @@ def test_a_request_aborted_during_its_last_step_is_not_heard_of_again() -> None:
         def abort(self, world: VirtualWorld) -> None:
             aborted = world.abort(0, 0)
             assert aborted is not None
-            self.told.append(("aborted", world.now, aborted.id))
+            self.reported.append(("aborted", world.now, aborted.id))
 
     policy = Fickle(batch(1, 100, 1), 1)
     VirtualWorld(engines(), policy).run()
-    assert policy.told == [("aborted", 1e-4, 0)]
+    assert policy.reported == [("aborted", 1e-4, 0)]
 
 
 def test_a_crash_loses_what_was_in_the_engine_and_the_replica_comes_back_empty() -> None:
@@ -143,7 +143,7 @@ def test_a_crash_loses_what_was_in_the_engine_and_the_replica_comes_back_empty()
     world_engines = engines()
     VirtualWorld(world_engines, policy).run()
     assert lost == [0, 1, 2]
-    assert [i for kind, _, i in policy.told if kind == "finished"] == ["again"]
+    assert [i for kind, _, i in policy.reported if kind == "finished"] == ["again"]
     assert world_engines[0].counters.prefix_cache_hits == 0  # the cache died as well
 
 
@@ -157,7 +157,7 @@ def test_a_run_is_a_function_of_its_inputs() -> None:
             for n in range(50)
         )
         VirtualWorld(noisy, policy, live).run()
-        return policy.told
+        return policy.reported
 
     assert run() == run()
 
@@ -183,4 +183,4 @@ def test_a_policy_that_holds_work_back_is_polled_until_it_lets_it_go() -> None:
 
     policy = Patient(batch(5), 2)
     assert VirtualWorld(engines(), policy).run() > 3.5
-    assert {i for kind, _, i in policy.told if kind == "finished"} == set(range(5))
+    assert {i for kind, _, i in policy.reported if kind == "finished"} == set(range(5))

@@ -137,9 +137,9 @@ async def test_all_endpoints_answer_the_openai_client() -> None:
 
 async def test_lengths_come_from_the_header_or_are_drawn_from_the_seed() -> None:
     async with served(options()) as engine:
-        told = await chat(engine, extra_headers={"x-sim-output-tokens": "7"}, max_tokens=50)
-        assert told.usage.completion_tokens == 7
-        assert told.choices[0].finish_reason == "stop"
+        reported = await chat(engine, extra_headers={"x-sim-output-tokens": "7"}, max_tokens=50)
+        assert reported.usage.completion_tokens == 7
+        assert reported.choices[0].finish_reason == "stop"
         cut = await chat(engine, extra_headers={"x-sim-output-tokens": "70"}, max_tokens=50)
         assert (cut.usage.completion_tokens, cut.choices[0].finish_reason) == (50, "length")
         drawn = await chat(engine, max_tokens=None)

@@ -13,31 +13,31 @@ BROKEN = NoReply("broken", "cut")
 def attached() -> tuple[HttpReplyStream, list[bool]]:
     """A stream whose head has come, and what it told its connection."""
     stream = HttpReplyStream(1.0)
-    told: list[bool] = []
-    stream.attach(told.append)
+    reported: list[bool] = []
+    stream.attach(reported.append)
     stream.opened(200, b"text/event-stream", None)
-    return stream, told
+    return stream, reported
 
 
 async def test_what_waits_is_read_in_order_and_at_once() -> None:
-    stream, told = attached()
+    stream, reported = attached()
     for block in (b"a", b"b", b"c"):
         stream.fed(block)
     assert await stream.read() == b"abc"
     stream.ended(None)
     assert await stream.read() == b""
-    assert told == []
+    assert reported == []
 
 
 async def test_reading_stops_above_the_bound_and_goes_on_when_it_was_taken() -> None:
-    stream, told = attached()
+    stream, reported = attached()
     stream.fed(b"x" * LIVE_BUFFER_BYTES)
-    assert (told, stream.is_paused) == ([], False)
+    assert (reported, stream.is_paused) == ([], False)
     stream.fed(b"y")
     stream.fed(b"z")  # what the socket had read already
-    assert (told, stream.is_paused) == ([True], True)
+    assert (reported, stream.is_paused) == ([True], True)
     assert len(await stream.read()) == LIVE_BUFFER_BYTES + 2  # type: ignore[arg-type]
-    assert (told, stream.is_paused) == ([True, False], False)
+    assert (reported, stream.is_paused) == ([True, False], False)
 
 
 async def test_blocks_that_came_before_the_end_are_read_first() -> None:

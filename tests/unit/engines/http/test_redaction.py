@@ -37,8 +37,8 @@ async def test_an_engine_that_quotes_our_secrets_is_heard_without_them(status: i
         ):
             assert isinstance(answer, Reply)
             assert b"Hidden" not in answer.body
-            told = json.loads(answer.body)["error"]["message"]
-            assert told == "Incorrect API key provided: *** *** *** of the red team."
+            reported = json.loads(answer.body)["error"]["message"]
+            assert reported == "Incorrect API key provided: *** *** *** of the red team."
         async with engine.open_stream("/x", b"{}", PATIENCE_S) as opened:
             block = await opened.read()
             assert isinstance(block, bytes) and b"***" in block and b"Hidden" not in block

@@ -24,49 +24,53 @@ def test_vllm_tells_all_there_is() -> None:
 
 
 def test_the_engines_of_a_data_parallel_vllm_are_one() -> None:
-    told = vllm.metrics_of(vllm.PAGE.read(engine_pages.VLLM_TWO_ENGINES))
-    assert told is not None
-    assert (told.running, told.waiting, told.preemptions_total) == (40, 2, 3)
-    assert told.kv_used == pytest.approx(0.4)
-    assert told.kv_capacity_tokens == 32_000, "each of the two tells the blocks of both"
-    assert told.itl_buckets == ((0.05, 12), (INF, 14))
-    assert not told.asleep, "one of them is awake"
+    reported = vllm.metrics_of(vllm.PAGE.read(engine_pages.VLLM_TWO_ENGINES))
+    assert reported is not None
+    assert (reported.running, reported.waiting, reported.preemptions_total) == (40, 2, 3)
+    assert reported.kv_used == pytest.approx(0.4)
+    assert reported.kv_capacity_tokens == 32_000, "each of the two tells the blocks of both"
+    assert reported.itl_buckets == ((0.05, 12), (INF, 14))
+    assert not reported.asleep, "one of them is awake"
 
 
 def test_a_vllm_that_tells_the_size_of_each_cache_is_believed() -> None:
     page = engine_pages.VLLM_TWO_ENGINES.replace(
         b'",num_gpu_blocks', b'",kv_cache_size_tokens="12000",num_gpu_blocks'
     )
-    told = vllm.metrics_of(vllm.PAGE.read(page))
-    assert told is not None
-    assert told.kv_capacity_tokens == 24_000, "of hybrid models, blocks say too much"
+    reported = vllm.metrics_of(vllm.PAGE.read(page))
+    assert reported is not None
+    assert reported.kv_capacity_tokens == 24_000, "of hybrid models, blocks say too much"
 
 
 def test_a_vllm_has_the_scheduler_class_when_each_of_its_engines_tells_it() -> None:
-    told = b'lowtide:step_bound_info{engine="%d",itl_bound_ms="",tolerance="1.9"} 1.0\n'
+    reported = b'lowtide:step_bound_info{engine="%d",itl_bound_ms="",tolerance="1.9"} 1.0\n'
     for page, bounds in (
         (engine_pages.VLLM, False),
-        (engine_pages.VLLM + told % 0, True),
-        (engine_pages.VLLM_TWO_ENGINES + told % 0, False),
-        (engine_pages.VLLM_TWO_ENGINES + told % 0 + told % 1, True),
+        (engine_pages.VLLM + reported % 0, True),
+        (engine_pages.VLLM_TWO_ENGINES + reported % 0, False),
+        (engine_pages.VLLM_TWO_ENGINES + reported % 0 + reported % 1, True),
     ):
         metrics = vllm.metrics_of(vllm.PAGE.read(page))
         assert metrics is not None and metrics.bounds_steps is bounds
 
 
 def test_an_old_vllm_is_understood() -> None:
-    told = vllm.metrics_of(vllm.PAGE.read(engine_pages.VLLM_OLD))
-    assert told is not None
-    assert (told.kv_used, told.preemptions_total, told.prompt_tokens_total) == (0.5, 8, 800)
-    assert told.kv_capacity_tokens is None
-    assert told.itl_buckets == ((0.1, 3), (INF, 3))
+    reported = vllm.metrics_of(vllm.PAGE.read(engine_pages.VLLM_OLD))
+    assert reported is not None
+    assert (reported.kv_used, reported.preemptions_total, reported.prompt_tokens_total) == (
+        0.5,
+        8,
+        800,
+    )
+    assert reported.kv_capacity_tokens is None
+    assert reported.itl_buckets == ((0.1, 3), (INF, 3))
 
 
 def test_a_vllm_whose_engines_all_sleep_is_asleep() -> None:
     page = engine_pages.VLLM.replace(b'"awake"} 1.0', b'"awake"} 0.0')
-    told = vllm.metrics_of(vllm.PAGE.read(page))
-    assert told is not None
-    assert told.asleep
+    reported = vllm.metrics_of(vllm.PAGE.read(page))
+    assert reported is not None
+    assert reported.asleep
 
 
 def test_sglang_tells_all_there_is() -> None:
@@ -87,15 +91,15 @@ def test_sglang_tells_all_there_is() -> None:
 
 def test_a_queue_that_is_told_by_priority_is_not_counted_twice() -> None:
     samples = sglang.PAGE.read(engine_pages.SGLANG_PRIORITIES)
-    told = sglang.metrics_of(samples, sglang.SglangInfo())
-    assert told is not None
-    assert (told.running, told.waiting) == (8, 7)
+    reported = sglang.metrics_of(samples, sglang.SglangInfo())
+    assert reported is not None
+    assert (reported.running, reported.waiting) == (8, 7)
 
 
 def test_data_parallel_ranks_add_up_and_tensor_parallel_ones_tell_the_same() -> None:
-    told = sglang.metrics_of(sglang.PAGE.read(engine_pages.SGLANG_RANKS), sglang.SglangInfo())
-    assert told is not None
-    assert (told.running, told.waiting) == (12, 7)
+    reported = sglang.metrics_of(sglang.PAGE.read(engine_pages.SGLANG_RANKS), sglang.SglangInfo())
+    assert reported is not None
+    assert (reported.running, reported.waiting) == (12, 7)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +128,8 @@ def test_sglang_gets_a_priority_behind_that_of_live_calls_only_where_they_have_o
 
 def test_tgi_tells_its_share_of_the_tokens_that_it_plans_with() -> None:
     info = tgi.TgiInfo(max_batch_total_tokens=60_000, max_batch_size=64)
-    told = tgi.metrics_of(tgi.PAGE.read(engine_pages.TGI), info)
-    assert told == EngineMetrics(
+    reported = tgi.metrics_of(tgi.PAGE.read(engine_pages.TGI), info)
+    assert reported == EngineMetrics(
         running=14,
         waiting=6,
         kv_used=0.4,
@@ -138,15 +142,15 @@ def test_tgi_tells_its_share_of_the_tokens_that_it_plans_with() -> None:
 
 
 def test_an_idle_tgi_without_gauges_of_a_batch_runs_nothing() -> None:
-    told = tgi.metrics_of(tgi.PAGE.read(b"tgi_queue_size 0\n"), tgi.TgiInfo())
-    assert told is not None
-    assert (told.running, told.waiting, told.kv_used) == (0, 0, None)
+    reported = tgi.metrics_of(tgi.PAGE.read(b"tgi_queue_size 0\n"), tgi.TgiInfo())
+    assert reported is not None
+    assert (reported.running, reported.waiting, reported.kv_used) == (0, 0, None)
 
 
 def test_llamacpp_tells_its_slots() -> None:
     props = llamacpp.LlamacppProps(total_slots=4)
-    told = llamacpp.metrics_of(llamacpp.PAGE.read(engine_pages.LLAMACPP), props)
-    assert told == EngineMetrics(
+    reported = llamacpp.metrics_of(llamacpp.PAGE.read(engine_pages.LLAMACPP), props)
+    assert reported == EngineMetrics(
         running=3,
         waiting=2,
         seats_max=4,

@@ -46,9 +46,9 @@ async def test_an_engine_is_known_by_its_metrics(page: bytes, kind: str, running
         assert found is not None
         assert found.kind == kind
         assert isinstance(found.reader, PageReader)
-        told = await found.reader.read()
-        assert told is not None
-        assert told.running == running
+        reported = await found.reader.read()
+        assert reported is not None
+        assert reported.running == running
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ async def test_a_llamacpp_without_metrics_is_read_by_its_slots() -> None:
         assert found is not None
         assert (found.kind, type(found.reader)) == ("llamacpp", SlotsReader)
         assert found.reader is not None
-        told = await found.reader.read()
-        assert told is not None
-        assert (told.running, told.seats_max) == (1, 2)
+        reported = await found.reader.read()
+        assert reported is not None
+        assert (reported.running, reported.seats_max) == (1, 2)
         server.pages = {}
         assert await found.reader.read() is None
 

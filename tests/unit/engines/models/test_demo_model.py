@@ -77,14 +77,14 @@ async def refusal(cache: Path, hub: str) -> ModelSourceError:
 async def test_it_is_downloaded_once_with_progress_and_found_from_then_on(
     shelf: Shelf, tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     cache = tmp_path / "new" / "cache"
-    path = await demo_model.fetch(cache, told.append, hub=shelf.address)
+    path = await demo_model.fetch(cache, reported.append, hub=shelf.address)
     assert path.read_bytes() == CONTENT
     assert names_in(cache) == [path.name]
-    assert "SmolLM2-135M-Instruct (Apache-2.0" in told[0]
-    assert 1 < len(told) <= 11
-    assert await demo_model.fetch(cache, told.append, hub=NOBODY) == path
+    assert "SmolLM2-135M-Instruct (Apache-2.0" in reported[0]
+    assert 1 < len(reported) <= 11
+    assert await demo_model.fetch(cache, reported.append, hub=NOBODY) == path
     assert len(shelf.asked) == 2  # the file's address and where that led
     model = resolve_model("demo", cache)
     assert (model.path, model.model_id) == (path, "demo")

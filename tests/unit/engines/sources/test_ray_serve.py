@@ -20,7 +20,7 @@ APPLICATIONS = {
 }
 
 
-async def told(answer: Any, **more: Any) -> Listing:
+async def reported(answer: Any, **more: Any) -> Listing:
     async with small_http_server(lambda _: (200, json.dumps(answer).encode())) as url:
         source = RayServe(JsonApi(url), "head", **more)
         try:
@@ -31,13 +31,13 @@ async def told(answer: Any, **more: Any) -> Listing:
 
 async def test_applications_that_run_are_engines_at_the_proxy() -> None:
     answer = {"applications": APPLICATIONS, "http_options": {"host": "0.0.0.0", "port": 8123}}
-    assert (await told(answer)).engines == (
+    assert (await reported(answer)).engines == (
         FoundEngine("llm", "head", 8123),
         FoundEngine("second%20app", "head", 8123, path="/second"),
     )
-    (only,) = (await told(answer, application="llm", port=80)).engines
+    (only,) = (await reported(answer, application="llm", port=80)).engines
     assert only == FoundEngine("llm", "head", 80)
-    assert (await told(answer, application="starting")).engines == ()
+    assert (await reported(answer, application="starting")).engines == ()
 
 
 def deployment(*states: str, **config: Any) -> dict[str, Any]:
@@ -69,18 +69,18 @@ async def test_an_application_without_a_replica_is_no_engine_unless_calls_wake_i
 ) -> None:
     parts = {f"part {number}": part for number, part in enumerate(deployments)}
     app = {"status": "RUNNING", "route_prefix": "/", "deployments": parts}
-    found = (await told({"applications": {"llm": app}}, application="llm")).engines
+    found = (await reported({"applications": {"llm": app}}, application="llm")).engines
     assert [each.name for each in found] == (["llm"] if is_engine else [])
 
 
 async def test_an_application_that_ray_does_not_know_is_told_with_those_it_does() -> None:
     with pytest.raises(SourceError, match="no application lm; there are: llm"):
-        await told({"applications": {"llm": {}}}, application="lm")
+        await reported({"applications": {"llm": {}}}, application="lm")
     with pytest.raises(SourceError, match="there are: none"):
-        await told({"applications": {}}, application="lm")
+        await reported({"applications": {}}, application="lm")
 
 
 @pytest.mark.parametrize("answer", [{}, [], {"applications": None}, {"applications": {"a": 1}}])
 async def test_an_answer_that_makes_no_sense_is_an_error(answer: Any) -> None:
     with pytest.raises(SourceError, match="makes no sense"):
-        await told(answer)
+        await reported(answer)

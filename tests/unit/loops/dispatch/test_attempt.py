@@ -141,8 +141,8 @@ def test_a_line_whose_tokens_are_not_the_engines_own_count_says_so(dialect: Dial
     free = Succeeded(200, b'{"x":1}', Usage(unreported=1))
     line = json.loads(render(asked, "a", free).output)
     assert line["charged_usage"] == {"source": "free", "input_tokens": 0, "output_tokens": 0}
-    told = Succeeded(200, b'{"x":1}', Usage(input_tokens=12, output_tokens=3))
-    assert "charged_usage" not in json.loads(render(asked, "a", told).output)
+    reported = Succeeded(200, b'{"x":1}', Usage(input_tokens=12, output_tokens=3))
+    assert "charged_usage" not in json.loads(render(asked, "a", reported).output)
 
 
 @pytest.mark.parametrize("priority", [None, 100])

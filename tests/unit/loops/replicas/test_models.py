@@ -34,7 +34,7 @@ def member(name: str, lists: Lists | None) -> ReplicaMember:
 async def test_those_that_are_to_be_asked_are_and_the_others_are_not() -> None:
     heard: list[tuple[str, tuple[str, ...]]] = []
     members = [member("a", Lists("x", "y")), member("b", None), member("c", Lists())]
-    loop = ModelsLoop(lambda: members, lambda *told: heard.append(told))
+    loop = ModelsLoop(lambda: members, lambda *reported: heard.append(reported))
     assert await loop.tick(NOW) == NOW + timedelta(seconds=limits.MODELS_POLL_S)
     assert heard == [("a", ("x", "y")), ("c", ())]
 

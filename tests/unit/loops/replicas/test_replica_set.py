@@ -231,14 +231,14 @@ async def test_a_model_that_vanishes_is_sent_nothing_more_and_its_chunk_given_ba
 
 async def test_a_list_with_a_replica_that_cannot_be_opened_changes_nothing(fleet: Fleet) -> None:
     fleet.apply("a")
-    before, told = list(fleet.set.upstreams), list(fleet.touched)
+    before, reported = list(fleet.set.upstreams), list(fleet.touched)
     wanted = [ReplicaSpec[str | None]("b", "b", {}), ReplicaSpec[str | None]("c", None, {})]
     with pytest.raises(ValueError, match="c cannot be opened"):
         fleet.set.apply(wanted)
     assert list(fleet.set.upstreams) == before
-    assert fleet.touched == told
+    assert fleet.touched == reported
     fleet.apply("a")
-    assert len(fleet.engines["a"]) == 1 and fleet.touched == told, "and it is still as it was"
+    assert len(fleet.engines["a"]) == 1 and fleet.touched == reported, "and it is still as it was"
 
 
 async def test_closing_ends_those_that_are_leaving_too(env: WorkerEnv, fleet: Fleet) -> None:

@@ -126,8 +126,12 @@ async def test_the_requests_of_a_batch_that_fail_by_themselves_are_told_as_its_o
     await env.dispatch()
     await env.flights_ended()
     await harness.tick()
-    (told,) = (await harness.written()).batches
-    assert (told.id, told.failures, told.last_failure) == (batch.id, 3, "server_error: boom")
+    (reported,) = (await harness.written()).batches
+    assert (reported.id, reported.failures, reported.last_failure) == (
+        batch.id,
+        3,
+        "server_error: boom",
+    )
     standing = standing_of(await harness.store.all(), env.clock.now())
     assert standing.batches[batch.id].failures == 3
 

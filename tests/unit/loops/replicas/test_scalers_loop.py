@@ -30,7 +30,7 @@ class Place:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
-        self.told = ScalerStatus(target=0, running=0)
+        self.reported = ScalerStatus(target=0, running=0)
         self.error = ""
         self.hangs: asyncio.Event | None = None
         self.statuses = 0
@@ -42,11 +42,11 @@ class Place:
             await self.hangs.wait()
         if self.error:
             raise ScalerError(self.error)
-        return self.told
+        return self.reported
 
     async def ask(self, replicas: int) -> None:
         self.asked.append(replicas)
-        self.told = ScalerStatus(target=replicas, running=replicas)
+        self.reported = ScalerStatus(target=replicas, running=replicas)
 
     async def check(self) -> None:
         raise AssertionError("for doctor alone")
@@ -130,7 +130,7 @@ async def test_the_first_ask_waits_until_engines_were_called(
 
 
 async def test_after_a_start_it_waits_a_start_before_it_takes_any_away(process: Process) -> None:
-    process.place.told = ScalerStatus(target=3, running=3)
+    process.place.reported = ScalerStatus(target=3, running=3)
     await process.step()
     await process.step(HOLD_S / 2)
     assert process.place.asked == []
@@ -185,10 +185,10 @@ async def test_an_engine_that_falls_again_and_again_is_started_ever_later(
     process.wants(1)
     for _ in range(60):
         await process.step()
-        if process.place.told.target:
-            process.place.told = ScalerStatus(target=0, running=0, error="replica 0 has ended")
+        if process.place.reported.target:
+            process.place.reported = ScalerStatus(target=0, running=0, error="replica 0 has ended")
         else:
-            process.place.told = ScalerStatus(target=0, running=0)
+            process.place.reported = ScalerStatus(target=0, running=0)
     assert 3 <= len(process.place.asked) <= 6
     assert process.loop.reports()[0].error == "replica 0 has ended"
 
@@ -257,7 +257,7 @@ async def test_of_two_workers_one_asks_and_the_other_takes_over_when_it_is_gone(
     acting, other = sorted((one, two), key=lambda each: not each.loop.reports())
     assert acting.loop.reports() and not other.loop.reports()
     heir = seats[[one, two].index(other)]
-    place.told = ScalerStatus(target=0, running=0)
+    place.reported = ScalerStatus(target=0, running=0)
     for _ in range(12):  # the acting one has died: nothing of it ticks any more
         await heir.tick(clock.now())
         await other.step()

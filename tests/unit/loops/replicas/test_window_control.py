@@ -20,7 +20,7 @@ from testkit.fake_engine import PATIENCE_S
 FULL = EngineMetrics(running=8, waiting=1, seats_max=8)
 
 
-class Told:
+class Reported:
     """An engine's metrics, the live calls' load and a prober, all in the test's hands."""
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class Told:
     def live_load(self, now_s: float, patience_s: float) -> LiveSeen:
         return self.live
 
-    def when_asked(self, told: Callable[[int, float], None]) -> None:
-        self.on_asked = told
+    def when_asked(self, reported: Callable[[int, float], None]) -> None:
+        self.on_asked = reported
 
 
 class ControlBench:
@@ -49,7 +49,7 @@ class ControlBench:
 
     def __init__(self, env: WorkerEnv, window: int = 8) -> None:
         self.env = env
-        self.told = Told()
+        self.reported = Reported()
         controller = WindowController(window, window_start=window)
         self.controller = controller
         self.replica = Replica(env.engine.url, frozenset({MODEL}), window, controller=controller)
@@ -57,7 +57,7 @@ class ControlBench:
         env.upstream = upstream
         env.start([upstream])
         env.engine.holds = True
-        self.each = ReplicaControl(self.replica, controller, self.told, self.told)
+        self.each = ReplicaControl(self.replica, controller, self.reported, self.reported)
         self.polled: list[tuple[Replica, bool]] = []
         self.woken = 0
         self.control = ControlLoop(
@@ -91,11 +91,11 @@ class ControlBench:
 async def test_the_window_follows_what_the_engine_tells(env: WorkerEnv) -> None:
     ground = ControlBench(env)
     await ground.meet()
-    ground.told.metrics = EngineMetrics(running=0, waiting=0, seats_max=3)
+    ground.reported.metrics = EngineMetrics(running=0, waiting=0, seats_max=3)
     await ground.poll()
     assert ground.replica.window == 3
     assert ground.polled == [(ground.replica, True)]
-    ground.told.metrics = EngineMetrics(running=0, waiting=0, seats_max=8)
+    ground.reported.metrics = EngineMetrics(running=0, waiting=0, seats_max=8)
     await ground.poll()
     assert ground.replica.window == 8
     assert ground.woken == 1, "only a window that grew gives the dispatcher something to do"
@@ -109,7 +109,7 @@ async def test_a_poll_is_due_twice_a_second(env: WorkerEnv) -> None:
 
 async def test_an_engine_that_is_not_known_keeps_the_operators_window(env: WorkerEnv) -> None:
     ground = ControlBench(env)
-    ground.told.metrics = None
+    ground.reported.metrics = None
     await ground.poll(20)
     assert ground.replica.window == 8
 
@@ -119,14 +119,14 @@ async def test_an_engine_that_falls_silent_loses_its_window_and_is_looked_at_aga
 ) -> None:
     ground = ControlBench(env)
     await ground.meet()
-    ground.told.metrics = None
+    ground.reported.metrics = None
     await ground.poll(limits.STALE_POLLS + 3)
     assert ground.replica.window == limits.WINDOW_MIN
-    assert ground.told.probes == 1
+    assert ground.reported.probes == 1
     env.clock.advance(limits.PROBE_AGAIN_S)
-    ground.told.found = EngineInfo("openai", None, None)
+    ground.reported.found = EngineInfo("openai", None, None)
     await ground.meet()
-    assert ground.told.probes == 2
+    assert ground.reported.probes == 2
     assert ground.replica.priority is None
     await ground.poll(10)
     assert ground.replica.window == limits.WINDOW_MIN, "nothing is in flight, so nothing grows"
@@ -136,20 +136,20 @@ async def test_a_known_engine_is_not_looked_at_again_and_an_absent_one_is(
     env: WorkerEnv,
 ) -> None:
     ground = ControlBench(env)
-    ground.told.found = None
+    ground.reported.found = None
     await ground.meet()
     await ground.meet()
-    assert ground.told.probes == 1
+    assert ground.reported.probes == 1
     env.clock.advance(limits.PROBE_AGAIN_S)
-    ground.told.found = EngineInfo("vllm", ground.told, None, is_complete=False)
+    ground.reported.found = EngineInfo("vllm", ground.reported, None, is_complete=False)
     await ground.meet()
     env.clock.advance(limits.PROBE_AGAIN_S)
-    ground.told.found = EngineInfo("vllm", ground.told, 100)
+    ground.reported.found = EngineInfo("vllm", ground.reported, 100)
     await ground.meet()
-    assert (ground.told.probes, ground.replica.priority) == (3, 100)
+    assert (ground.reported.probes, ground.replica.priority) == (3, 100)
     env.clock.advance(1000.0)
     await ground.meet()
-    assert ground.told.probes == 3
+    assert ground.reported.probes == 3
 
 
 async def test_live_calls_that_wait_before_a_full_engine_get_the_place_of_the_youngest(
@@ -161,16 +161,16 @@ async def test_live_calls_that_wait_before_a_full_engine_get_the_place_of_the_yo
     ground.replica.guard.finished(1_000_000, env.clock.monotonic())
     await env.dispatch()
     await env.engine.saw(lambda: len(env.engine.waiting) == 8)
-    ground.told.metrics = FULL
-    ground.told.live = LiveSeen(in_flight=2, waiting=2, tokens_each=1.0)
+    ground.reported.metrics = FULL
+    ground.reported.live = LiveSeen(in_flight=2, waiting=2, tokens_each=1.0)
     await ground.poll()
     await ground.saw_aborted(2)
     assert ground.replica.in_flight == 6
     assert ground.replica.window <= 6, "their places stay free"
     assert ground.replica.guard.revoked_total == 2
     aborted = {call.body for call in env.engine.cancelled}
-    ground.told.live = NO_LIVE
-    ground.told.metrics = EngineMetrics(running=6, waiting=0, seats_max=8)
+    ground.reported.live = NO_LIVE
+    ground.reported.metrics = EngineMetrics(running=6, waiting=0, seats_max=8)
     env.engine.holds = False
     env.engine.let_go()
     for _ in range(20):
@@ -191,18 +191,18 @@ async def test_an_engine_that_bounds_its_steps_is_sent_all_that_fits_and_nothing
     ground.replica.streams = True
     ground.replica.guard.finished(1_000_000, env.clock.monotonic())
     bounded = EngineMetrics(running=8, waiting=1, prompt_tokens_total=0.0, bounds_steps=True)
-    ground.told.metrics = bounded
-    ground.told.live = LiveSeen(in_flight=2, waiting=2, tokens_each=1.0)
+    ground.reported.metrics = bounded
+    ground.reported.live = LiveSeen(in_flight=2, waiting=2, tokens_each=1.0)
     await ground.poll(3)
     await env.dispatch()
     await env.engine.saw(lambda: len(env.engine.waiting) == 8)
-    ground.told.on_asked(500, env.clock.monotonic())
+    ground.reported.on_asked(500, env.clock.monotonic())
     await ground.poll(3)
     assert ground.replica.guard.revoked_total == 0
     assert ground.replica.in_flight == 8
     assert not ground.replica.watches, "nothing has to be seen of its prompts"
     assert ground.replica.window == 8
-    ground.told.metrics = msgspec.structs.replace(bounded, bounds_steps=False)
+    ground.reported.metrics = msgspec.structs.replace(bounded, bounds_steps=False)
     await ground.poll()
     assert ground.replica.watches, "restarted without the class, it is paced at once"
     await ground.saw_aborted(2)
@@ -211,9 +211,9 @@ async def test_an_engine_that_bounds_its_steps_is_sent_all_that_fits_and_nothing
 
 async def test_an_engine_that_takes_batch_calls_for_live_ones_is_paced(env: WorkerEnv) -> None:
     ground = ControlBench(env)
-    ground.told.found = EngineInfo("vllm", ground.told, None)
+    ground.reported.found = EngineInfo("vllm", ground.reported, None)
     await ground.meet()
-    ground.told.metrics = EngineMetrics(running=0, waiting=0, bounds_steps=True)
+    ground.reported.metrics = EngineMetrics(running=0, waiting=0, bounds_steps=True)
     await ground.poll()
     assert not ground.controller.bounds_steps, "they are sent without a priority"
 
@@ -222,7 +222,7 @@ async def test_another_workers_replica_is_left_alone(env: WorkerEnv) -> None:
     ground = ControlBench(env)
     await ground.meet()
     ground.replica.owned_until_s = env.clock.monotonic()
-    ground.told.metrics = EngineMetrics(running=500, waiting=0, seats_max=2)
+    ground.reported.metrics = EngineMetrics(running=500, waiting=0, seats_max=2)
     await ground.poll(5)
     assert ground.replica.window == 8
     assert set(ground.polled) == {(ground.replica, False)}
@@ -234,7 +234,7 @@ async def test_prompts_that_are_not_read_yet_make_way_for_a_live_call_at_once(
     ground = ControlBench(env)
     await env.batch(40)
     await ground.meet()
-    ground.told.metrics = EngineMetrics(running=0, waiting=0, prompt_tokens_total=0.0)
+    ground.reported.metrics = EngineMetrics(running=0, waiting=0, prompt_tokens_total=0.0)
     await ground.poll()
     await env.dispatch()
     await env.engine.saw(lambda: len(env.engine.waiting) == 8)
@@ -242,7 +242,7 @@ async def test_prompts_that_are_not_read_yet_make_way_for_a_live_call_at_once(
     for request in requests:
         request.tokens = 20_000
         ground.controller.pacer.sent(request.tokens, env.clock.monotonic())
-    ground.told.on_asked(500, env.clock.monotonic())
+    ground.reported.on_asked(500, env.clock.monotonic())
     await ground.saw_aborted(8)
     assert ground.replica.in_flight == 0
     assert all(request.tries == 0 for request in requests)
@@ -271,7 +271,7 @@ async def test_a_watched_call_makes_way_until_its_first_token_and_not_for_ever(
         ground.controller.pacer.sent(9_000, 0.0, watched=True)
     read.prefill_done = True
     tired.yields = limits.YIELDS_MAX
-    ground.told.on_asked(500, env.clock.monotonic())
+    ground.reported.on_asked(500, env.clock.monotonic())
     await ground.saw_aborted(1)
     assert (read.yields, unread.yields, tired.yields) == (0, 1, limits.YIELDS_MAX)
     assert unread.tries == 0

@@ -107,12 +107,12 @@ async def test_what_cannot_be_read_is_learnt_anew(store: Store) -> None:
 
 
 async def test_the_dispatcher_tells_of_successes_and_of_nothing_else(env: WorkerEnv) -> None:
-    told: list[tuple[str, bytes, int]] = []
-    env.dispatcher._on_answer = lambda *answer: told.append(answer[:3])
+    reported: list[tuple[str, bytes, int]] = []
+    env.dispatcher._on_answer = lambda *answer: reported.append(answer[:3])
     await env.batch(6)
     env.engine.script.append(Reply(400, b'{"error": {"message": "too long"}}'))
     env.engine.script.append(Reply(503, b""))
     env.engine.otherwise = Reply(200, b'{"choices": [{}], "usage": {"prompt_tokens": 7}}')
     await env.work_off()
-    assert [(model, tokens) for model, _, tokens in told] == [(MODEL, 7)] * 5
-    assert all(json.loads(line)["body"]["messages"] for _, line, _ in told)
+    assert [(model, tokens) for model, _, tokens in reported] == [(MODEL, 7)] * 5
+    assert all(json.loads(line)["body"]["messages"] for _, line, _ in reported)

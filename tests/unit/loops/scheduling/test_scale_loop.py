@@ -17,7 +17,7 @@ from lowtide.telemetry import scale_metrics
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-class Told:
+class Reported:
     """A service that tells what it is set to."""
 
     def __init__(self) -> None:
@@ -37,22 +37,22 @@ class Told:
 
 
 async def test_a_number_that_changes_is_logged_once_and_all_are_shown() -> None:
-    told = Told()
-    loop = ScaleLoop(cast(ScaleService, told), told.show)
+    reported = Reported()
+    loop = ScaleLoop(cast(ScaleService, reported), reported.show)
     with structlog.testing.capture_logs() as logs:
         for number in (0, 2, 2, 0):
-            told.replicas = number
+            reported.replicas = number
             assert await loop.tick(NOW) == NOW + timedelta(seconds=limits.SCALE_S)
     assert [line["replicas"] for line in logs] == [2, 0]
-    assert told.shown == [["m"]] * 4
+    assert reported.shown == [["m"]] * 4
 
 
 async def test_what_cannot_be_read_is_shown_as_absent() -> None:
-    told = Told()
-    told.replicas = None
+    reported = Reported()
+    reported.replicas = None
     with pytest.raises(StoreUnavailable):
-        await ScaleLoop(cast(ScaleService, told), told.show).tick(NOW)
-    assert told.shown == [[]]
+        await ScaleLoop(cast(ScaleService, reported), reported.show).tick(NOW)
+    assert reported.shown == [[]]
 
 
 def test_the_backlog_is_shown_by_deadline_with_all_that_is_due_before() -> None:

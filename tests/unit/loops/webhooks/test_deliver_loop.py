@@ -243,9 +243,9 @@ async def test_a_disabled_endpoint_is_told_in_the_log(
     await env.ended()
     env.receivers.answers["https://p1.example/"] = Attempt(410)
     await env.tick()
-    told = capsys.readouterr()
-    assert "webhook.disabled" in told.out + told.err
-    assert hook in told.out + told.err
+    reported = capsys.readouterr()
+    assert "webhook.disabled" in reported.out + reported.err
+    assert hook in reported.out + reported.err
 
 
 async def test_what_is_long_over_is_forgotten(env: Env) -> None:

@@ -206,8 +206,8 @@ async def test_the_course_of_all_batches_is_told_those_that_are_due_first_first(
             [await env.verbs.get(P, each.batch_id) for each in pool.courses]
         )
     ]
-    told = [(end - at).total_seconds() for end in ends]
-    assert eta == pytest.approx(told, abs=0.001), "as each batch tells itself"
+    reported = [(end - at).total_seconds() for end in ends]
+    assert eta == pytest.approx(reported, abs=0.001), "as each batch tells itself"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,12 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def output(line: int, size: int = 1) -> bytes:
-    told = {"id": output_line_id("batch_a", line), "custom_id": f"r{line}", "response": "x" * size}
-    return msgspec.json.encode(told) + b"\n"
+    reported = {
+        "id": output_line_id("batch_a", line),
+        "custom_id": f"r{line}",
+        "response": "x" * size,
+    }
+    return msgspec.json.encode(reported) + b"\n"
 
 
 async def stored(blobs: Blobs, lines: list[bytes]) -> File:

@@ -45,22 +45,22 @@ async def let_others_run() -> None:
 async def test_a_second_one_waits_for_the_first_and_learns_that_it_made_a_file(
     keys: Keys, uploads: UploadKeys
 ) -> None:
-    told: list[bool] = []
+    reported: list[bool] = []
 
     async def second() -> None:
         async with uploads.turn("org", "k") as is_repetition:
-            told.append(is_repetition)
+            reported.append(is_repetition)
 
     async with uploads.turn("org", "k") as is_repetition:
         assert not is_repetition
         waiting = asyncio.create_task(second())
         await let_others_run()
-        assert told == [], "the first is still under way"
+        assert reported == [], "the first is still under way"
         async with uploads.turn("org", "other"), uploads.turn("org", None) as without:
             assert not without
         keys.made.add("k")
     await waiting
-    assert told == [True]
+    assert reported == [True]
     assert uploads._under_way == {}, "nothing is kept of a key that nobody uses"
 
 

@@ -26,7 +26,7 @@ from lowtide.store.connection.database import (
     Database,
     StoreConflict,
     StoreCut,
-    _cut_told,
+    _cut_mapped,
     mapped_errors,
     transactional,
 )
@@ -279,9 +279,9 @@ async def test_a_connection_that_is_lost_at_the_commit_is_not_tried_again(
                 postgres.sql(f"SELECT pg_terminate_backend({pid}, 60000)")
 
     unsure = Unsure()
-    with pytest.raises(StoreUnavailable) as told:
+    with pytest.raises(StoreUnavailable) as reported:
         await unsure.go()
-    assert type(told.value) is StoreUnavailable
+    assert type(reported.value) is StoreUnavailable
     assert unsure.tries == 1
 
 
@@ -290,16 +290,16 @@ async def test_a_network_that_swallows_all_is_not_waited_for_twice() -> None:
     silence.__cause__ = TimeoutError(110, "Connection timed out")
     orig = Exception("as SQLAlchemy wraps it")
     orig.__cause__ = silence
-    with pytest.raises(exc.DBAPIError), _cut_told():
+    with pytest.raises(exc.DBAPIError), _cut_mapped():
         raise exc.DBAPIError("SELECT 1", {}, orig, connection_invalidated=True)
     silence.__cause__ = ConnectionResetError()
-    with pytest.raises(StoreCut), _cut_told():
+    with pytest.raises(StoreCut), _cut_mapped():
         raise exc.DBAPIError("SELECT 1", {}, orig, connection_invalidated=True)
     orig.__cause__ = asyncpg.InternalClientError("another operation (2) is in progress")
-    with pytest.raises(StoreCut), _cut_told():
+    with pytest.raises(StoreCut), _cut_mapped():
         raise exc.DBAPIError("SELECT 1", {}, orig)
     orig.__cause__ = asyncpg.UniqueViolationError("twice")
-    with pytest.raises(exc.DBAPIError), _cut_told():
+    with pytest.raises(exc.DBAPIError), _cut_mapped():
         raise exc.DBAPIError("SELECT 1", {}, orig)
 
 
@@ -359,10 +359,10 @@ async def test_what_is_wrong_beside_the_address_is_not_called_the_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str, words: str
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    told = await refused_at_the_start(f"postgresql://u@127.0.0.1:9/db?{query}")
-    assert words in told
-    assert "special characters" not in told
-    assert "pa55" not in told and "w0rd" not in told
+    reported = await refused_at_the_start(f"postgresql://u@127.0.0.1:9/db?{query}")
+    assert words in reported
+    assert "special characters" not in reported
+    assert "pa55" not in reported and "w0rd" not in reported
 
 
 @pytest.mark.parametrize("url", ["mysql://h/db", "postgres", "sqlite:///x"])
@@ -393,11 +393,11 @@ async def test_a_database_that_cannot_hold_all_text_is_refused(postgres: Postgre
     create = "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
     postgres.sql(create)
     try:
-        told = await refused_at_the_start(postgres.url("latin"))
+        reported = await refused_at_the_start(postgres.url("latin"))
     finally:
         postgres.sql("DROP DATABASE latin WITH (FORCE)")
-    assert "has the encoding LATIN1" in told
-    assert "ENCODING 'UTF8'" in told
+    assert "has the encoding LATIN1" in reported
+    assert "ENCODING 'UTF8'" in reported
 
 
 async def test_a_database_that_takes_no_writes_is_refused(
@@ -596,8 +596,13 @@ async def test_who_falls_silent_in_a_transaction_loses_its_locks_before_its_leas
         await silent.execute("BEGIN")
         await silent.execute(lock)
         await asyncio.wait_for(other.execute(lock), PATIENCE_S)
-        told = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-        with pytest.raises(told):
+        reported = (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        )
+        with pytest.raises(reported):
             await silent.execute("SELECT 1")
     finally:
         silent.terminate()

@@ -102,7 +102,7 @@ class Beside:
             measured = self._pairs(readers.switch, PAGES_STRETCH_S)
             tell(f"{readers.events:,} events, {readers.bytes:,} bytes")
             if not readers.events:
-                raise RuntimeError("no open page was reported anything")
+                raise RuntimeError("no open page was told anything")
         return measured
 
     def core(self, key: str | None) -> dict[str, Any]:

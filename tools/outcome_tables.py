@@ -24,7 +24,7 @@ def outcomes_page(made: str) -> str:
                     fault.seen,
                     fault.blame + (", judged" if fault.judged else ""),
                     _follows(fault.blame, fault.judged),
-                    f"The engine {fault.reported}. {fault.remedy}" if fault.reported else "-",
+                    f"The engine {fault.public_text}. {fault.remedy}" if fault.public_text else "-",
                 ]
                 for kind, fault in FAULTS.items()
             ],

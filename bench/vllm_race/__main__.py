@@ -176,6 +176,7 @@ def arguments() -> Any:
     parser.add_argument("--peers", type=Path, help="the Python that has ray[data] and litellm")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--works", nargs="+", default=[work.name for work in WORKS])
+    parser.add_argument("--times", type=int, default=1, help="so many times the lines of each work")
     parser.add_argument("--seconds", type=float, default=1200, help="no round begins after these")
     return parser.parse_args()
 
@@ -183,7 +184,7 @@ def arguments() -> Any:
 def main() -> int:
     args = arguments()
     began_s = time.monotonic()
-    works = [work for work in WORKS if work.name in args.works]
+    works = [work.grown(args.times) for work in WORKS if work.name in args.works]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="race-")))
         model = folder / "model"

@@ -7,7 +7,7 @@ just so many tokens, so that every contestant computes the same.
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,12 @@ class Work:
     @property
     def lines(self) -> int:
         return self.documents * self.questions
+
+    def grown(self, times: int) -> "Work":
+        """The same kind with so many times the lines."""
+        if self.documents > 1:
+            return replace(self, documents=self.documents * times)
+        return replace(self, questions=self.questions * times)
 
     def messages(self) -> Iterator[list[dict[str, str]]]:
         """The first question to each document, then the second: as a join of two tables writes

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from bench.fleet.installation import Installation, bucket, database, engines, places
 from bench.fleet.page import page
-from bench.fleet.sample import Sample, answered, costs, disk_mb, load
+from bench.fleet.samples import Sample, answered, costs, disk_mb, load
 from bench.fleet.traffic import Submitter
 from testkit.postgres import PostgresServer
 
@@ -52,7 +52,8 @@ class Run:
         self, fleet: Installation, ports: Sequence[int], db: tuple[PostgresServer, str], args: Any
     ) -> None:
         self.samples: list[Sample] = []
-        self.marks: list[tuple[float, str]] = []
+        self.outages: list[tuple[float, float, str]] = []
+        """When a process was away, in seconds since the begin, and which."""
         self.most_in_flight = 0
         self.changes = 0
         self._fleet, self._ports, self._db, self._args = fleet, ports, db, args
@@ -93,10 +94,12 @@ class Run:
                 async with asyncio.timeout(max(0.0, share * self._args.seconds - self.now_s)):
                     await submitter.reached(share)
             self._fleet.kill(name)
-            self.mark(f"{name} killed")
+            killed_s = self.now_s
+            tell(f"{name} killed")
             await asyncio.sleep(min(BACK_S, self._args.change_s))
             await asyncio.to_thread(self._fleet.start, name)
-            self.mark(f"{name} back")
+            self.outages.append((killed_s, self.now_s, f"{name} was away"))
+            tell(f"{name} back")
 
     async def sampling(self, submitter: Submitter) -> None:
         """A sample now and then."""
@@ -129,10 +132,6 @@ class Run:
             f" second, {left_s:,.0f} s to go; {last.disk_mb:,.0f} MB of disk,"
             f" {last.memory_mb:,.0f} MB of memory, load {last.load:.1f}"
         )
-
-    def mark(self, words: str) -> None:
-        self.marks.append((self.now_s, words))
-        tell(words)
 
 
 def tell(words: str) -> None:
@@ -195,6 +194,14 @@ def figures(run: Run, submitter: Submitter) -> dict[str, Any]:
     }
 
 
+def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_words(each) for each in value)
+    return f"{value:,}"
+
+
 def arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--lines", type=int, default=200_000)
@@ -232,8 +239,8 @@ def main() -> int:
                 shutil.copy(log, args.logs)
     args.page.parent.mkdir(parents=True, exist_ok=True)
     title = f"A fleet run of {reported['lines']:,} lines"
-    facts = {key.replace("_", " "): str(value) for key, value in reported.items()}
-    args.page.write_text(page(title, facts, run.samples, run.marks))
+    facts = {key.replace("_", " "): _words(value) for key, value in reported.items()}
+    args.page.write_text(page(title, facts, run.samples, run.outages))
     print(json.dumps(reported))
     return int(bool(reported["lost"] or reported["doubled"] or reported["failed"]))
 

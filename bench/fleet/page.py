@@ -1,84 +1,75 @@
-"""The figures of a run as one page of HTML with its plots, and as a row for bench/LONG_RUNS.md.
+"""The figures of a run as one page of HTML with its plots, drawn as those of the console are.
 
 Used by __main__.py. The page holds all that it needs: no script, nothing that is fetched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from html import escape
+from importlib.resources import files
 from typing import Final
 
 from bench.fleet.samples import Sample, rates
+from lowtide.api.plots.chart import Band, Chart, Curve, Role, drawn
+from lowtide.api.plots.scales import TimeScale, time_scale
 
-WIDTH: Final = 900
-HEIGHT: Final = 200
-LEFT: Final = 60
-_COLOURS: Final = ("#1f77b4", "#999999", "#d62728")
-_STYLE: Final = "font: 14px sans-serif; max-width: 1000px; margin: 2em auto"
-PLOTS: Final = (
-    ("Calls a second that the engines answered, and their bound", ("rate", "bound")),
-    ("Milliseconds of PostgreSQL for one claim's look at a queue", ("claim_ms",)),
-    ("Milliseconds of PostgreSQL for one chunk, claim to commit", ("database_ms",)),
-    ("Engines", ("engines",)),
-    (
-        "MB of the database with its log, and of the API processes and workers",
-        ("disk_mb", "memory_mb"),
-    ),
+STRETCHES: Final = 150
+"""Points of a curve, at most."""
+STRETCH_S: Final = 10.0
+PLOTS: Final[Sequence[tuple[str, str, Mapping[str, Role]]]] = (
+    ("Calls that the engines answered, and their bound", "/s", {"rate": "tokens", "bound": "slow"}),
+    ("A claim's look at a queue, time of PostgreSQL", "ms", {"claim_ms": "median"}),
+    ("A chunk from claim to commit, time of PostgreSQL", "ms", {"database_ms": "median"}),
+    ("Engines that were listed", "", {"engines": "window"}),
+    ("The database with its log", "MB", {"disk_mb": "median"}),
+    ("Memory of all API processes and workers", "MB", {"memory_mb": "median"}),
 )
+_BEGIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Instants of a run are told from its begin, as a clock that starts at 00:00."""
 
 
 def page(
     title: str,
     facts: Mapping[str, str],
     samples: Sequence[Sample],
-    marks: Sequence[tuple[float, str]],
+    outages: Sequence[tuple[float, float, str]],
 ) -> str:
-    """`marks`: seconds and what happened then."""
-    span_s = max(10.0, (samples[-1].at_s - samples[0].at_s) / 150)
+    """`outages`: when each began and ended, in seconds, and what was away."""
+    span_s = max(STRETCH_S, (samples[-1].at_s - samples[0].at_s) / STRETCHES)
     stretches = rates(samples, span_s)
+    scale = time_scale(_BEGIN, _at(samples[-1].at_s))
+    bands = [Band(_at(since_s), _at(until_s), "paused", what) for since_s, until_s, what in outages]
     rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
-        for name, value in facts.items()
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items()
     )
-    drawn = "".join(
-        f"<h2>{escape(words)}</h2>{_plot(stretches, names, marks)}" for words, names in PLOTS
+    css = files("lowtide.api.console").joinpath("static/console.css").read_text("utf-8")
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<title>{escape(title)}</title><style>{css}</style><main><h1>{escape(title)}</h1>"
+        f"<section class=panel><dl>{rows}</dl></section>"
+        f"<section class=panel><div class=plots>{''.join(_figures(stretches, scale, bands))}</div>"
+        "</section></main></html>"
     )
-    head = f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title>"
-    return f"{head}<body style='{_STYLE}'><h1>{escape(title)}</h1><table>{rows}</table>{drawn}"
 
 
-def _plot(
+def _figures(
     stretches: Sequence[tuple[float, Mapping[str, float]]],
-    names: Sequence[str],
-    marks: Sequence[tuple[float, str]],
-) -> str:
-    end_s = max((at_s for at_s, _ in stretches), default=1.0)
-    values = [each[name] for _, each in stretches for name in names if name in each]
-    top = 1.1 * max(values, default=1.0) or 1.0
+    scale: TimeScale,
+    bands: Sequence[Band],
+) -> Iterator[str]:
+    for words, unit, names in PLOTS:
+        curves = [
+            Curve(
+                role=role,
+                points=[(_at(at_s), values.get(name)) for at_s, values in stretches],
+                is_area=role == "tokens",
+                holds=False,
+            )
+            for name, role in names.items()
+        ]
+        chart = Chart(scale=scale, curves=curves, words=words, bands=bands, unit=unit)
+        yield f"<figure><figcaption>{escape(words)}</figcaption>{drawn(chart)}</figure>"
 
-    def x(at_s: float) -> float:
-        return round(LEFT + (WIDTH - LEFT) * at_s / end_s, 1)
 
-    def y(value: float) -> float:
-        return round(HEIGHT - HEIGHT * value / top, 1)
-
-    parts = [
-        f"<line x1='{LEFT}' x2='{WIDTH}' y1='{y(v)}' y2='{y(v)}' stroke='#ddd'/>"
-        f"<text x='0' y='{y(v) + 12}'>{v:.3g}</text>"
-        for v in (0.0, top / 2, top)
-    ]
-    parts += [
-        f"<line x1='{x(at_s)}' x2='{x(at_s)}' y1='0' y2='{HEIGHT}' stroke='#d62728'"
-        f" stroke-dasharray='4'><title>{escape(words)}</title></line>"
-        f"<text x='{x(at_s) + 3}' y='12' fill='#d62728'>{escape(words)}</text>"
-        for at_s, words in marks
-        if at_s <= end_s
-    ]
-    for colour, name in zip(_COLOURS, names, strict=False):
-        points = " ".join(f"{x(at)},{y(each[name])}" for at, each in stretches if name in each)
-        parts.append(f"<polyline points='{points}' fill='none' stroke='{colour}'/>")
-    parts += [
-        f"<text x='{x(share * end_s) - 40}' y='{HEIGHT + 16}'>{share * end_s:,.0f} s</text>"
-        for share in (0.25, 0.5, 0.75, 1.0)
-    ]
-    size = f"width='{WIDTH}' height='{HEIGHT + 24}' viewBox='0 -4 {WIDTH} {HEIGHT + 28}'"
-    return f"<svg {size} style='font: 11px sans-serif'>{''.join(parts)}</svg>"
+def _at(seconds: float) -> datetime:
+    return _BEGIN + timedelta(seconds=seconds)

@@ -26,6 +26,7 @@ KEY: Final = "test"
 START_S: Final = 120.0
 STOP_S: Final = 20.0
 
+# Deleted objects would hold their memory for two hours by default.
 _CONFIG = """
 [global]
 fsid = {fsid}
@@ -54,6 +55,9 @@ osd pool default pg num = 1
 osd pool default pgp num = 1
 osd pool default pg autoscale mode = off
 rgw data = {folder}/rgw
+rgw gc obj min wait = 60
+rgw gc processor period = 30
+rgw gc processor max time = 30
 """
 _IDENTITIES: Final = {
     "mon.": ("mon", "allow *"),

@@ -110,9 +110,9 @@ async def test_a_run_on_a_server_goes_on_after_ctrl_c(home: Path, engine: Script
         assert "The batch goes on at" in reported
         opened.set()
 
-        code, _, reported = await lowtide(*arguments, cwd=home)
+        # Whether the first one had heard of its batch or not: there is one, and each line ran once.
+        code, _, _ = await lowtide(*arguments, cwd=home)
         assert code == 0
-        assert "Going on with" in reported
         assert custom_ids(home / "out.jsonl") == [f"r{n}" for n in range(20)]
         assert len(engine.requests) == 20
         _, out, _ = await lowtide("batches", "list", "--json", "--server", address, cwd=home)

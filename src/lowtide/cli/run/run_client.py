@@ -16,7 +16,6 @@ from lowtide.cli.client.stopped import hint_on_stop
 from lowtide.cli.options import connect
 from lowtide.cli.run.run_state import KeptState, RunFolder
 from lowtide.cli.run.run_target import RunBackend
-from lowtide.cli.server.logs import log_to_file
 from lowtide.cli.terminal import command_errors, console
 
 LOCAL_POLL_S_MAX: Final = 1.0  # asking oneself costs nothing
@@ -54,7 +53,9 @@ def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterat
         ):
             yield client
         return
-    from lowtide.cli.run.local_server import LocalServer  # the whole server: slow to load
+    # The whole server is slow to load.
+    from lowtide.cli.run.local_server import LocalServer
+    from lowtide.cli.server.logs import log_to_file
 
     log_to_file(folder.log_file)
 

@@ -283,7 +283,7 @@ def frontier_cells(seeds: range) -> list[Cell]:
     return [
         Cell(rule, load, "stock", seed)
         for load in ("steady 10/s", "steady 25/s")
-        for rule in ("no batch", "Lowtide, window = 8", "Lowtide", *FRONTIER)
+        for rule in ("no batch", "Lowtide", "Lowtide, window = 8", *FRONTIER)
         for seed in seeds
     ]
 

@@ -6,6 +6,7 @@ page of the week is full. Written between the servers of the past and that of to
 
 import asyncio
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,9 @@ from lowtide.store.schema.schedule_tables import forecast_hours
 from testkit.demo.requests import LARGE, SMALL
 
 WEEKS: Final = 8
-_RATES: Final = ((LARGE, 4800.0), (SMALL, 3200.0))
+_SHARES: Final = (0.1, 0.4, 1.0, 1.1, 1.2)
+"""What batches got of a day, one week or another: on some, live calls took most of it."""
+_RATES: Final = ((LARGE, 4000.0), (SMALL, 2700.0))
 """Work units a second of each model's engines without live calls."""
 _BUSY: Final = range(7, 19)
 """Hours of the day in UTC in which live calls take most of the engines, except at weekends."""
@@ -25,12 +28,13 @@ _BUSY: Final = range(7, 19)
 
 def learn_weeks(database: Path) -> None:
     """Fills the forecast of a server that is not running."""
-    chance = random.Random(47)
+    chance = random.Random(11)
+    days = [[chance.choice(_SHARES) for _ in range(WEEKS - 1)] for _ in range(7)]
     rows = [
         {"model": model, "hour_of_week": cell, "p20": its.p20, "p50": its.p50, "weeks": its.weeks}
         for model, rate in _RATES
         for cell in range(CELLS)
-        for its in [_learned(rate * _share(cell), chance)]
+        for its in [_learned(rate * _share(cell), days[cell // 24])]
     ]
     asyncio.run(_write(database, rows))
 
@@ -41,11 +45,11 @@ def _share(cell: int) -> float:
     return 0.45 if day < 5 and hour in _BUSY else 1.0
 
 
-def _learned(rate: float, chance: random.Random) -> HourOfWeek:
-    """The cell after weeks of which some were slow."""
+def _learned(rate: float, shares: Sequence[float]) -> HourOfWeek:
+    """The cell after a usual week, and those in which batches got such shares of it."""
     its = HourOfWeek(rate, rate, 1)
-    for _ in range(WEEKS - 1):
-        its = its.learned(rate * chance.choice((0.3, 0.6, 1.0, 1.05, 1.1)))
+    for share in shares:
+        its = its.learned(rate * share)
     return its
 
 

@@ -66,7 +66,7 @@ def test_a_batch_tells_when_it_is_done_at_a_slow_pace(
     apart_s = told["cautious_completion_at"] - told["estimated_completion_at"]
     assert apart_s == pytest.approx(600, abs=1)
     text = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
-    assert "<small>at a slow pace: <time" in text
+    assert "<dt>at a slow pace</dt><dd><time" in text
     assert "between the usual and a slow pace" in text
     assert "plot-area plot-planned" in text
 

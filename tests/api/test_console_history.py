@@ -67,7 +67,7 @@ def test_a_batch_tells_when_it_is_done_at_a_slow_pace(
     assert apart_s == pytest.approx(600, abs=1)
     text = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
     assert "<dt>at a slow pace</dt><dd><time" in text
-    assert "between the usual and a slow pace" in text
+    assert "shaded: up to a slow pace" in text
     assert "plot-area plot-planned" in text
 
 

@@ -12,6 +12,8 @@ from api_server import Answer
 from console_client import csrf_in, get, post, sign_in
 from tenant_env import Env, Tenant, open_house
 
+from lowtide import limits
+
 
 @pytest.fixture
 def env(tmp_path: Path) -> Iterator[Env]:
@@ -79,6 +81,17 @@ def test_a_group_of_failures_is_retried_by_itself(env: Env) -> None:
     refused = press(tenant, cookie, batch.id, "retry", group="none is this")
     assert refused.status == 409
     new_id_in(press(tenant, cookie, batch.id, "retry", group=group["id"]))
+
+
+def test_a_retry_of_one_batch_asks_first_where_it_concerns_many_lines(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = env.tenant()
+    batch, cookie = env.ended_batch(tenant), sign_in(tenant)
+    assert "lines again, charged" not in page_of(tenant, cookie, batch.id)
+    monkeypatch.setattr(limits, "CONSOLE_RETRY_ASKS_LINES", 1)
+    question = 'data-question="Run up to 1 line again, charged as a new batch?"'
+    assert page_of(tenant, cookie, batch.id).count(question) == 2  # all of them, and its group
 
 
 def test_a_retry_that_cannot_be_done_is_explained_on_the_page(env: Env) -> None:

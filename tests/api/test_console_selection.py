@@ -1,10 +1,12 @@
 """One button on many batches: those chosen in the console's list, or all that match its filter."""
 
+import re
 from html import unescape
+from urllib.parse import urlencode
 
 import pytest
 from api_server import Answer
-from console_client import csrf_in, get, post, sign_in
+from console_client import FORM, HTML, csrf_in, get, post, sign_in
 from tenant_env import Env, Tenant, line
 
 from lowtide import limits
@@ -85,12 +87,84 @@ def test_all_that_match_the_filter_are_acted_on_and_no_other(env: Env) -> None:
     assert tenant.ask("GET", f"/v1/batches/{ended}").status == 404
 
 
-def test_failed_lines_of_several_batches_run_again(env: Env) -> None:
+def sure(tenant: Tenant, cookie: str, question: Answer, **more: str) -> str:
+    """Answers the question with yes, as its form does; what is told then."""
+    text = question.body.decode()
+    form = text[text.index('id="retry-question"') : text.index("Leave them as they are")]
+    hidden = re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form)
+    body = urlencode([*hidden, *more.items()]).encode()
+    headers = {**HTML, **FORM, "cookie": cookie}
+    return text_of(tenant.env.http_api.ask("POST", "/console/batches", body, headers))
+
+
+def retries_of(tenant: Tenant) -> list[str]:
+    listed = tenant.ask("GET", "/v1/batches").json["data"]
+    return sorted(each["retry_of"] for each in listed if each.get("retry_of"))
+
+
+def cancelled(tenant: Tenant) -> str:
+    """A batch of four lines that was cancelled before any of them ran."""
+    batch = tenant.env.running_batch(tenant, 4)
+    tenant.ask("POST", f"/v1/batches/{batch.id}/cancel")
+    tenant.env.assemble()
+    assert state(tenant, batch.id) == "cancelled"
+    return batch.id
+
+
+def test_a_retry_of_several_batches_asks_first_how_many_lines_run_again(env: Env) -> None:
     tenant = env.tenant()
     ended = [env.ended_batch(tenant).id for _ in range(2)]
-    assert "2 batches retried." in text_of(press(tenant, sign_in(tenant), "retry", *ended))
-    retries = tenant.ask("GET", "/v1/batches").json["data"][:2]
-    assert sorted(each["retry_of"] for each in retries) == sorted(ended)
+    cookie = sign_in(tenant)
+    question = press(tenant, cookie, "retry", *ended)
+    assert "Retry 2 lines of 2 batches?" in text_of(question)
+    assert retries_of(tenant) == []
+    told = sure(tenant, cookie, question)
+    assert "2 batches retried." in told
+    assert retries_of(tenant) == sorted(ended)
+    report = told[told.index("2 batches retried.") : told.index('id="selection"')]
+    assert report.count("<a href") == 2
+    assert ended[0] not in report
+
+
+def test_a_batch_and_its_ended_retry_are_counted_and_run_once(env: Env) -> None:
+    tenant = env.tenant()
+    first, cookie = env.ended_batch(tenant).id, sign_in(tenant)
+    tenant.ask("POST", f"/v1/batches/{first}/retry", {})
+    (running,) = (
+        each["id"] for each in tenant.ask("GET", "/v1/batches").json["data"] if each["retry_of"]
+    )
+    assert "Nothing to retry in 2 batches" in text_of(
+        press(tenant, cookie, "retry", first, running)
+    )
+    tenant.ask("POST", f"/v1/batches/{running}/cancel")
+    env.assemble()
+    question = press(tenant, cookie, "retry", all="yes")
+    assert "Retry 1 line of 1 cancelled batch?" in text_of(question)
+    assert "1 batch retried." in sure(tenant, cookie, question)
+
+
+def test_cancelled_batches_run_again_only_where_that_is_said(env: Env) -> None:
+    tenant = env.tenant()
+    ended, unwanted = env.ended_batch(tenant).id, cancelled(tenant)
+    cookie = sign_in(tenant)
+    question = press(tenant, cookie, "retry", all="yes")
+    assert "Retry 1 line of 1 batch?" in text_of(question)
+    assert "4 lines of 1 batch that somebody cancelled" in text_of(question)
+    sure(tenant, cookie, question)
+    assert retries_of(tenant) == [ended]
+    question = press(tenant, cookie, "retry", all="yes")
+    assert "Retry 4 lines of 1 cancelled batch?" in text_of(question)
+    sure(tenant, cookie, question)
+    assert retries_of(tenant) == sorted([ended, unwanted])
+
+
+def test_of_both_kinds_the_cancelled_run_too_once_their_box_is_ticked(env: Env) -> None:
+    tenant = env.tenant()
+    both = [env.ended_batch(tenant).id, cancelled(tenant)]
+    cookie = sign_in(tenant)
+    question = press(tenant, cookie, "retry", *both)
+    assert "2 batches retried." in sure(tenant, cookie, question, with_cancelled="yes")
+    assert retries_of(tenant) == sorted(both)
 
 
 def test_one_button_acts_on_a_bounded_number(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:

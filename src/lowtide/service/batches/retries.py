@@ -18,6 +18,7 @@ from lowtide.core.batches.failures import FailureGroup, most_frequent
 from lowtide.core.batches.line_sets import (
     NO_FAILED_LINES,
     FailedLines,
+    Lines,
     pack_lines,
     unpack_failed,
     unpack_lines,
@@ -66,7 +67,7 @@ class RetryBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetryService:
-    """Makes retries, and tells which failures a batch has."""
+    """Makes retries, and says what one would run and which failures a batch has."""
 
     def __init__(
         self,
@@ -104,8 +105,9 @@ class RetryService:
             await self._check_input(batch)
             covered = await self._covered(batch, tree, only, asked)
             fresh = self._new_batch(user_id, batch, asked)
+            packed = None if covered is None else pack_lines(covered)
             try:
-                added = await self._add(fresh, covered, len(tree), key)
+                added = await self._add(fresh, packed, len(tree), key)
             except RetryConflict as conflict:
                 if conflict.unfinished is not None:
                     raise _unfinished(conflict.unfinished, batch) from None
@@ -115,6 +117,18 @@ class RetryService:
         raise LowtideError(
             "retry_unfinished", f"Retries of batch '{batch_id}' come and go; try again."
         )
+
+    async def count(self, project_id: str, batch_id: str, asked: RetryBatch) -> int | None:
+        """How many lines that retry would run now; None: all lines of a file that no batch planned.
+        Raises LowtideError: why it would be refused, as far as that follows from its tree.
+        """
+        only = _checked(asked)
+        batch = await self._ended(project_id, batch_id)
+        tree = await self._store.retries.tree(project_id, batch.tree_id)
+        _require_rest(batch, tree)
+        await self._check_input(batch)
+        covered = await self._covered(batch, tree, only, asked)
+        return None if covered is None else len(covered)
 
     async def failures(self, project_id: str, batch_id: str) -> Sequence[FailureGroup]:
         """Groups of the batch's failures so far, the largest first. Raises LowtideError."""
@@ -160,8 +174,8 @@ class RetryService:
 
     async def _covered(
         self, batch: Batch, tree: Sequence[Batch], only: RetryOnly, asked: RetryBatch
-    ) -> bytes | None:
-        """The lines to run again, packed; None: the whole file, of which no line was ever planned.
+    ) -> Lines | None:
+        """The lines to run again; None: the whole file, of which no line was ever planned.
         Raises LowtideError where there are none.
         """
         planned = [each for each in tree if each.counts.total]
@@ -173,7 +187,7 @@ class RetryService:
         lines = chosen(left, only, asked.codes, asked.groups).lines
         if not len(lines):
             raise _nothing_to_retry(batch, left)
-        return pack_lines(lines)
+        return lines
 
     async def _without_success(self, planned: Sequence[Batch]) -> FailedLines:
         """Raises LowtideError for a batch of which nothing was kept."""

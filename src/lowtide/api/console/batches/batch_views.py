@@ -70,7 +70,9 @@ async def load_batches(request: Request) -> Context:
         "after": after,
         "older": shown[-1].id if page.more else None,
         "told": None,
+        "done": (),
         "refused": (),
+        "question": None,
     }
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from lowtide import limits
 from lowtide.api.objects.batches import BatchObject
 from lowtide.core.batches.batch import STEERABLE, TERMINAL
 
@@ -43,12 +44,24 @@ def buttons_of(batch: BatchObject, unfinished_id: str | None) -> list[Button]:
     counts = batch.request_counts
     is_retryable = has_ended and batch.status != "failed" and not unfinished_id
     if is_retryable and counts.completed < counts.total:
-        buttons.append(_button(batch.id, "retry", "Retry", _posted(path, "retry"), kind="main"))
+        python, asked = _posted(path, "retry"), retry_question(counts.total - counts.completed)
+        buttons.append(_button(batch.id, "retry", "Retry", python, question=asked, kind="main"))
     if has_ended:
         python = f'client.delete("/batches/{batch.id}", cast_to=object)'
         delete = _button(batch.id, "delete", "Delete", python, question=_DELETE, kind="danger")
         buttons.append(msgspec.structs.replace(delete, method="DELETE", path=path))
     return buttons
+
+
+def retry_question(lines: int) -> str:
+    """What is asked before up to so many lines of one batch run again; empty: nothing.
+
+    A person who looks at one batch sees what the button concerns, and few lines cost next to
+    nothing and can be cancelled: a question before each would be clicked away unread.
+    """
+    if lines < limits.CONSOLE_RETRY_ASKS_LINES:
+        return ""
+    return f"Run up to {lines:,} line{'' if lines == 1 else 's'} again, charged as a new batch?"
 
 
 def _button(

@@ -1,7 +1,8 @@
 """The buttons above the list: one action on the chosen batches, or on all that match the filter.
 
 Each batch is acted on by the verb of its own page's button, one after the other, so a refusal of
-one leaves the others done. What came of it is told above the list.
+one leaves the others done. What came of it is told above the list. A retry is counted and asked
+about first (retry_question.py), with and without the page's script.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,13 @@ from lowtide import limits
 from lowtide.api.console.answers import show
 from lowtide.api.console.batches.actions import ACTS
 from lowtide.api.console.batches.filter_box import read_filter
+from lowtide.api.console.batches.retry_question import question_of
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import Form, read_whole_form
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.middleware.console_paths import HOME, ROOT
+from lowtide.core.batches.batch import Batch
 from lowtide.core.errors import LowtideError
 
 _DONE: Final = {
@@ -31,58 +34,120 @@ _DONE: Final = {
 }
 
 
-class Refused(NamedTuple):
-    """A batch that could not be acted on, and why."""
+class Acted(NamedTuple):
+    """A batch that was acted on, or could not be. `batch_id`: whose page its name leads to, of a
+    retry the new batch; None: there is no page any more. `message`: why not."""
 
-    batch_id: str
-    message: str
+    batch_id: str | None
+    name: str
+    message: str = ""
+
+
+class Chosen(NamedTuple):
+    """The batches, newest first. `unknown`: ids of none of this project; `has_more`: there are more
+    than are taken at once."""
+
+    batches: Sequence[Batch]
+    unknown: Sequence[str]
+    has_more: bool
 
 
 @told_on_a_page
 async def act_on_selection(request: Request) -> Response:
-    """Does what the pressed button says to each batch."""
+    """Does what the pressed button says to each batch; asks before it retries them."""
     form = await read_whole_form(request)
     act = form.value("act")
     try:
         if act not in _DONE:
             raise LowtideError("invalid_request", "There is no such button.", "act")
-        batch_ids, has_more = await _chosen(request, form)
+        chosen = await _chosen(request, form)
     except LowtideError as error:
         return await show(request, HOME, error)
-    refused: list[Refused] = []
-    for batch_id in batch_ids:
+    names = await _names(request, chosen.batches)
+    if act == "retry" and not form.value("sure"):
+        return await _asked(request, chosen, names)
+    done: list[Acted] = []
+    refused = [Acted(None, each, "There is no such batch.") for each in chosen.unknown]
+    for batch in chosen.batches:
         try:
-            await ACTS[act](request, batch_id, {})
+            next_id = await ACTS[act](request, batch.id, {})
         except LowtideError as error:
-            refused.append(Refused(batch_id, error.message))
-    set_audit_subject(request, ",".join(batch_ids))
-    told = _told(act, len(batch_ids) - len(refused), len(refused))
-    if has_more:
-        told += f" These were the newest {len(batch_ids):,}: there are more."
-    return await show(request, HOME, told=told, refused=refused[: limits.CONSOLE_REFUSALS_SHOWN])
+            refused.append(Acted(batch.id, names[batch.id], _of_it(error.message, batch.id)))
+        else:
+            done.append(Acted(next_id, names[batch.id]))
+    set_audit_subject(request, ",".join(each.id for each in chosen.batches))
+    told = _told(act, len(done), len(refused)) + _bound_told(chosen)
+    most = limits.CONSOLE_REFUSALS_SHOWN
+    return await show(request, HOME, told=told, done=done[:most], refused=refused[:most])
 
 
-async def _chosen(request: Request, form: Form) -> tuple[Sequence[str], bool]:
-    """The batches, newest first, and whether there are more than are taken at once."""
-    most = limits.CONSOLE_ACTIONS_MAX
-    if not form.value("all"):
-        chosen = list(dict.fromkeys(form.values("batch")))
-        if not chosen:
-            raise LowtideError("invalid_request", "Choose batches first.", "batch")
-        return chosen[:most], len(chosen) > most
-    services = services_of(request)
-    page = await services.batches.page(
-        identify(request).project_id,
-        after=None,
-        limit=most,
-        which=read_filter(request.query_params.get("q", ""), services.files.now()),
+async def _asked(request: Request, chosen: Chosen, names: dict[str, str]) -> Response:
+    """The list, with the question above it, or with why there is nothing to ask."""
+    question = await question_of(request, chosen.batches, names)
+    if question.ended or question.cancelled:
+        return await show(request, HOME, question=question, told=_bound_told(chosen) or None)
+    number = len(chosen.batches) + len(chosen.unknown)
+    told = (
+        f"Nothing to retry in {_number(number)}: they run, every line of theirs has succeeded or"
+        " runs again by now, or none of their lines could run."
     )
-    return [each.id for each in page.batches], page.more
+    return await show(request, HOME, told=told + _bound_told(chosen))
+
+
+async def _chosen(request: Request, form: Form) -> Chosen:
+    """Raises LowtideError where nothing is chosen."""
+    most = limits.CONSOLE_ACTIONS_MAX
+    services, project_id = services_of(request), identify(request).project_id
+    if form.value("all"):
+        which = read_filter(request.query_params.get("q", ""), services.files.now())
+        page = await services.batches.page(project_id, after=None, limit=most, which=which)
+        return Chosen(page.batches, (), page.more)
+    ids = form.values("batch")
+    if form.value("with_cancelled"):
+        ids += form.values("cancelled")
+    ids = list(dict.fromkeys(ids))
+    if not ids:
+        raise LowtideError("invalid_request", "Choose batches first.", "batch")
+    batches: list[Batch] = []
+    unknown: list[str] = []
+    for batch_id in ids[:most]:
+        try:
+            batches.append(await services.batches.get(project_id, batch_id))
+        except LowtideError:
+            unknown.append(batch_id)
+    return Chosen(batches, unknown, len(ids) > most)
+
+
+async def _names(request: Request, batches: Sequence[Batch]) -> dict[str, str]:
+    """What the list calls each batch, by its id."""
+    filenames = await services_of(request).files.names(
+        identify(request).project_id, [each.input_file_id for each in batches]
+    )
+    return {
+        each.id: each.metadata.get("name") or filenames.get(each.input_file_id) or each.id
+        for each in batches
+    }
 
 
 def _told(act: str, done: int, refused: int) -> str:
-    words = f"{done:,} batch{'' if done == 1 else 'es'} {_DONE[act]}"
+    words = f"{_number(done)} {_DONE[act]}"
     return f"{words}, {refused:,} not:" if refused else f"{words}."
+
+
+def _bound_told(chosen: Chosen) -> str:
+    if not chosen.has_more:
+        return ""
+    number = len(chosen.batches) + len(chosen.unknown)
+    return f" These were the newest {number:,}: there are more."
+
+
+def _number(batches: int) -> str:
+    return f"{batches:,} batch{'' if batches == 1 else 'es'}"
+
+
+def _of_it(message: str, batch_id: str) -> str:
+    """The message without the batch's id: its name stands before it."""
+    return message.replace(f"Batch '{batch_id}'", "It").replace(f"batch '{batch_id}'", "it")
 
 
 ROUTES: Final = (Route(f"{ROOT}/batches", act_on_selection, methods=["POST"]),)

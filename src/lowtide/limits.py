@@ -52,6 +52,7 @@ OUTPUT_EXPIRES_AFTER_S_MIN: Final = 3600
 
 # ---- HTTP API ----
 JSON_BODY_BYTES_MAX: Final = 1 * MIB  # control requests (create, cancel, ...): small by nature
+UPLOAD_HEAD_BYTES: Final = 64 * KIB  # of an upload, where its first line tells what it is
 FORM_FIELD_BYTES_MAX: Final = 64 * KIB  # a form field beside the file part of an upload
 PAGE_SIZE_DEFAULT: Final = 20
 FILTER_CHARS_MAX: Final = 512  # of a text that batches are looked for by, as a metadata value
@@ -151,6 +152,7 @@ REPORT_BYTES_MAX: Final = 1024 * 1024  # of `lowtide report`: a file that goes t
 REPORT_SAMPLES_BYTES_MAX: Final = 300 * 1024  # of it for sample lines
 REPORT_SAMPLES: Final = 10  # lines of results, and as many of failures
 REPORT_LIST_ROWS: Final = 20  # of what is wrong with the input, and of models
+MODELS_SHOWN: Final = 12  # named on the page of a new batch; GET /v1/models has all
 FIRST_LINES: Final = 5  # of a file that are run before the rest: enough to see a bad prompt
 FIRST_LINES_BYTES_MAX: Final = 4 * 1024 * 1024  # of a file, to find them in
 FIRST_LINES_WAIT_S: Final = 60.0  # for their answers: browsers and proxies wait no longer

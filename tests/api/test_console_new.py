@@ -31,10 +31,7 @@ def upload(
     tenant: Tenant, cookie: str, content: bytes, name: str = "in.jsonl", accept: str = ""
 ) -> Answer:
     """What a browser sends for the form, in the form's order."""
-    purpose = ("purpose", None, b"batch")
-    return send(
-        tenant, cookie, csrf(tenant, cookie), purpose, ("file", name, content), accept=accept
-    )
+    return send(tenant, cookie, csrf(tenant, cookie), ("file", name, content), accept=accept)
 
 
 def draft_of(tenant: Tenant, cookie: str, content: bytes) -> tuple[str, str]:
@@ -101,6 +98,48 @@ def test_bad_lines_are_told_by_number_code_and_message_and_nothing_can_be_create
     assert '<td class="number">2</td>' in page
     assert "model_not_found" in page
     assert "Create the batch" not in page
+
+
+def short(number: int, body: str = '{"model": "a/b", "messages": []}') -> bytes:
+    """A line in Together's form, which has neither method nor url."""
+    return f'{{"custom_id": "r-{number}", "body": {body}}}\n'.encode()
+
+
+def test_lines_in_the_short_form_are_taken_and_go_where_the_page_says(env: Env) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    body = '{"model": "m", "input": "sea"}'
+    path, page = draft_of(tenant, cookie, short(1, body) + short(2, body))
+    assert "The lines name no <code>url</code>" in page
+    assert "2 lines: 1, 2</td>" in page, "as chats they lack their messages, which is told once"
+    page = unescape(get(env.http_api, f"{path}?endpoint=/v1/embeddings", cookie).body.decode())
+    assert "cannot run" not in page
+    token = re.search(r'name="csrf" value="(\w+)"', page)
+    assert token
+    made = post(env.http_api, path, cookie, csrf=token[1], endpoint="/v1/embeddings")
+    assert made.status == 303, made.body
+    batch = tenant.ask("GET", "/v1" + made.headers["location"].removeprefix("/console")).json
+    assert batch["endpoint"] == "/v1/embeddings"
+    assert batch["status"] == "VALIDATING", "a batch of Together's form is shown in its form"
+
+
+def test_a_fault_of_many_lines_is_told_once_with_their_count_and_the_first_of_them(
+    env: Env,
+) -> None:
+    tenant = env.tenant()
+    lines = line(1) + b"".join(short(number) for number in range(2, 11))
+    _, page = draft_of(tenant, sign_in(tenant), lines)
+    assert "9 lines cannot run" in page
+    assert "9 lines: 2, 3, 4, 5, 6, …</td>" in page
+    assert page.count("Missing required parameters: 'method' and 'url'.") == 1
+
+
+def test_the_page_shows_a_line_of_both_forms_with_a_model_that_is_here(env: Env) -> None:
+    page = unescape(get(env.http_api, NEW, sign_in(env.tenant())).body.decode())
+    opened = page[page.index('<details class="panel" open>') :]
+    model = env.http_api.services.models.list()[0].id
+    assert f'{{"custom_id": "r-1", "body": {{"model": "{model}"' in opened
+    assert f'"method": "POST", "url": "{CHAT}", "body": {{"model": "{model}"' in opened
 
 
 @pytest.mark.parametrize("name", ["my reviews.csv", "a.PARQUET"])

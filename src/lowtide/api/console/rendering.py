@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lowtide.api.console import formats
+from lowtide.api.objects.line_faults import by_fault, lines_of
 
 _HIDDEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
@@ -42,6 +43,7 @@ def environment() -> Environment:
     )
     for name in formats.FILTERS:
         made.filters[name] = getattr(formats, name)
+    made.filters |= {"by_fault": by_fault, "lines_of": lines_of}
     return made
 
 

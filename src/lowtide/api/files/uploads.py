@@ -29,6 +29,7 @@ from lowtide.api.objects.files import ReceivedFile
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
+from lowtide.core.validation.first_line import read_first_line
 from lowtide.ports.blobs import BlobError
 from lowtide.ports.store import StoreError
 from lowtide.service.files.files import (
@@ -150,18 +151,25 @@ async def receive_form(
     request: Request,
     project_id: str,
     before_file: Callable[[UploadForm], None] = lambda _: None,
+    *,
+    may_lack_purpose: bool = False,
 ) -> File | Mapping[str, str]:
     """The file that a form brought, kept; the form's fields where it brought none.
 
     `before_file` sees its name and the fields in front of it, and may refuse it before a byte is
-    kept.
-    Raises LowtideError.
+    kept. `may_lack_purpose`: the first line tells it where no field does. Raises LowtideError.
     """
     files = services_of(request).files
     sent = key_of(request, "file", None)  # one that can be none is refused before the bytes come
     owner, key = identify(request).organization_id, None if sent is None else sent.key
     async with files.keys.turn(owner, key) as is_repetition:
-        return await _receive_form(request, project_id, before_file, is_repetition=is_repetition)
+        return await _receive_form(
+            request,
+            project_id,
+            before_file,
+            is_repetition=is_repetition,
+            may_lack_purpose=may_lack_purpose,
+        )
 
 
 async def _receive_form(
@@ -170,6 +178,7 @@ async def _receive_form(
     before_file: Callable[[UploadForm], None],
     *,
     is_repetition: bool,
+    may_lack_purpose: bool,
 ) -> File | Mapping[str, str]:
     """`is_repetition`: the file is here already, as an upload with the same key made it."""
     files = services_of(request).files
@@ -194,7 +203,10 @@ async def _receive_form(
         if intake is None:
             return form.fields
         # Refusals must come before the stack is left: leaving it in peace keeps the bytes.
-        purpose = checked_purpose(_field(request, form.fields, "purpose"))
+        named = _field(request, form.fields, "purpose")
+        if not named and may_lack_purpose:
+            named = read_first_line(intake.head).purpose
+        purpose = checked_purpose(named)
         expires_after_s = _expiry(form.fields)
         filename = checked_filename(form.fields.get("file_name") or form.filename)
     means = (filename, purpose, expires_after_s, intake.content.sha256)

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from lowtide import limits
 from lowtide.api.objects.batches import LineErrorObject
+from lowtide.api.objects.line_faults import by_fault, lines_of
 from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject
 from lowtide.cli.terminal import command_errors, console, table, units
 
@@ -202,12 +203,9 @@ def show_line_errors(view: BatchView | EstimateView) -> None:
 def show_grouped(errors: Sequence[LineErrorObject], total: int) -> None:
     """Prints bad lines, those with the same words together. `total` counts those that are not in
     `errors` as well."""
-    groups: dict[tuple[str | None, str, str | None], list[LineErrorObject]] = {}
-    for error in errors:
-        groups.setdefault((error.code, error.message, error.param), []).append(error)
-    shown = list(groups.values())[: limits.LINE_ERRORS_SHOWN]
+    shown = by_fault(errors)[: limits.LINE_ERRORS_SHOWN]
     for group in shown:
-        console.write("  " + line_error_markup(group[0], [each.line for each in group]))
+        console.write("  " + line_error_markup(group[0], lines_of(group)))
     more = total - sum(map(len, shown))
     if more > 0:
         console.write(f"  [dim]and {units.plural(more, 'more error')}; --json lists them.[/]")
@@ -224,10 +222,10 @@ def warning_markup(warning: LineErrorObject) -> str:
     return f"[yellow]warning: {escape(warning.code or '')}:[/] {escape(warning.message)}"
 
 
-def line_error_markup(error: LineErrorObject, lines: Sequence[int | None]) -> str:
+def line_error_markup(error: LineErrorObject, lines: Sequence[int]) -> str:
     """`line 17: missing_required_parameter: Missing ... (body.model)`, or `lines 3, 5 and 40 more:`
     and the same."""
-    numbers = [str(line) for line in lines if line is not None]
+    numbers = [str(line) for line in lines]
     named, rest = numbers[:_LINES_NAMED], len(numbers) - _LINES_NAMED
     text = ", ".join(named) + (f" and {rest:,} more" if rest > 0 else "")
     place = f"[bold]line{'s' if len(numbers) > 1 else ''} {text}:[/] " if numbers else ""

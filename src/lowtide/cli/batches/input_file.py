@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal
 
 import msgspec
 
@@ -16,10 +15,13 @@ from lowtide import limits
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.batches.batch import BatchError
 from lowtide.core.batches.plan import Plan
+from lowtide.core.validation.first_line import (
+    DEFAULT_ENDPOINT,
+    FirstLine,
+    Purpose,
+    read_first_line,
+)
 from lowtide.core.validation.validator import ValidationFailure, Validator
-
-Purpose = Literal["batch", "batch-api"]
-DEFAULT_ENDPOINT: Final = "/v1/chat/completions"
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -33,11 +35,6 @@ class Inspection(msgspec.Struct, frozen=True):
     @property
     def warnings(self) -> tuple[BatchError, ...]:
         return self.result.warnings if isinstance(self.result, Plan) else ()
-
-
-class _FirstLine(msgspec.Struct):
-    method: str | None = None
-    url: str | None = None
 
 
 def readable_input(path: Path) -> Path:
@@ -58,9 +55,8 @@ def readable_input(path: Path) -> Path:
 
 
 def guess_purpose(path: Path) -> Purpose:
-    """`batch` when the first line is addressed as OpenAI's are, else Together's `batch-api`."""
-    first = _first_line(path)
-    return "batch" if first.url is not None or first.method == "POST" else "batch-api"
+    """What the file is for, by its first line."""
+    return _first_line(path).purpose
 
 
 def guess_endpoint(path: Path) -> str:
@@ -86,11 +82,8 @@ def _first_text(path: Path) -> bytes:
     return b""
 
 
-def _first_line(path: Path) -> _FirstLine:
-    try:
-        return msgspec.json.decode(_first_text(path), type=_FirstLine)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _FirstLine()  # the validator will say what is wrong with it
+def _first_line(path: Path) -> FirstLine:
+    return read_first_line(_first_text(path))
 
 
 def inspect(

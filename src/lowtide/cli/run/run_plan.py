@@ -14,7 +14,6 @@ from rich.markup import escape
 from lowtide import config, limits
 from lowtide.cli.batches.input_file import (
     Inspection,
-    Purpose,
     guess_endpoint,
     guess_purpose,
     holds_rows,
@@ -32,6 +31,7 @@ from lowtide.cli.terminal.progress import delayed_bar
 from lowtide.config import LimitSettings, Settings
 from lowtide.core.batches.plan import Plan
 from lowtide.core.files.file import dialect_of_purpose
+from lowtide.core.validation.first_line import Purpose
 from lowtide.core.validation.validator import ValidationFailure
 
 

@@ -153,6 +153,9 @@ def _check_method(fields: Mapping[str, msgspec.Raw], rules: ValidationRules) -> 
     if rules.dialect == "together":
         if (raw := _present(fields, "method")) is not None:
             _text(raw, "method")
+    elif _present(fields, "method") is None and _present(fields, "url") is None:
+        message = "Missing required parameters: 'method' and 'url'."
+        raise _Problem("missing_required_parameter", message, "method")
     elif (method := _text(_required(fields, "method"), "method")) != "POST":
         message = f"'method' must be 'POST', not {_quoted(method)}."
         raise _Problem("invalid_request", message, "method")

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from lowtide import limits
 from lowtide.core.errors import LowtideError
 from lowtide.ports.blobs import Blobs, BlobWriter
 
@@ -24,7 +25,9 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UploadWriter:
-    """A blob being filled. `content` is the measure of what was written so far."""
+    """A blob being filled. `content` is the measure of what was written so far, `head` what it
+    begins with, for who asks what its lines are.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class UploadWriter:
         """`on_bytes` is called with the number of bytes before they are written, and
         may refuse them.
         """
+        self.head = b""
         self._on_bytes = on_bytes
         self._writer = writer
         self._key = key
@@ -53,6 +57,8 @@ class UploadWriter:
         if self._bytes > self._bytes_max:
             raise too_large(self._bytes_max)
         self._on_bytes(len(data))
+        if len(self.head) < limits.UPLOAD_HEAD_BYTES:
+            self.head += bytes(data[: limits.UPLOAD_HEAD_BYTES - len(self.head)])
         self._newlines += data.count(b"\n")
         self._ends_in_newline = data.endswith(b"\n")
         self._hash.update(data)

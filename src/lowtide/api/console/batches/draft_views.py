@@ -3,7 +3,6 @@
 The estimate is that of a dry run over HTTP.
 """
 
-import re
 import shlex
 from secrets import token_hex
 from typing import Final
@@ -22,24 +21,38 @@ from lowtide.core.batches.line import ENDPOINTS
 from lowtide.core.files.file import File
 from lowtide.core.files.table_name import TABLE_ENDINGS
 from lowtide.core.reporting.standing import Standing
+from lowtide.core.validation.first_line import DEFAULT_ENDPOINT, read_first_line
 from lowtide.service.batches.new_batch import NewBatch
 
 TABLE_EXAMPLE: Final = "reviews.csv"
-_URL: Final = re.compile(rb'"url"\s*:\s*"(/v1/[a-z/]+)"')
 
 
 async def load_new(request: Request) -> Context:
     """The form for a file. Raises LowtideError for a key that may make no batches."""
     caller = identify(request)
     require(caller, ("submit",))
-    bytes_max = await services_of(request).files.file_bytes_max(caller.project_id)
+    services = services_of(request)
+    bytes_max = await services.files.file_bytes_max(caller.project_id)
+    named = await _models_to_name(request)
     return {
+        "models": named[: limits.MODELS_SHOWN],
+        "models_more": len(named[limits.MODELS_SHOWN :]),
         "file_bytes_max": bytes_max,
         "address": public_base(request),
         "table_endings": TABLE_ENDINGS,
         "table_command": table_command(request, TABLE_EXAMPLE),
         "table_example": TABLE_EXAMPLE,
     }
+
+
+async def _models_to_name(request: Request) -> list[str]:
+    """The ids that a line may name, those first for which an engine takes calls of chats now."""
+    services = services_of(request)
+    standing = await services.standings.now()
+    listed = [entry.id for entry in services.models.list()]
+    return sorted(
+        listed, key=lambda model: not _served(standing, model, DEFAULT_ENDPOINT)["is_served"]
+    )
 
 
 def table_command(request: Request, name: str) -> str:
@@ -59,7 +72,10 @@ async def load_draft(request: Request, file_id: str) -> Context:
     require(caller, ("submit",))
     file = await services.files.get_ready(caller.project_id, file_id)
     head = await head_of(request, file)
-    endpoint = request.query_params.get("endpoint") or _endpoint_in(head)
+    named = read_first_line(head).url
+    endpoint = request.query_params.get("endpoint") or (
+        named if named in ENDPOINTS else DEFAULT_ENDPOINT
+    )
     window = request.query_params.get("completion_window") or None
     asked = NewBatch(input_file_id=file_id, endpoint=endpoint, completion_window=window)
     estimate = await estimate_of(request, asked)
@@ -67,6 +83,7 @@ async def load_draft(request: Request, file_id: str) -> Context:
     return {
         "file": file,
         "endpoint": endpoint,
+        "names_endpoint": named is not None,
         "endpoints": sorted(ENDPOINTS),
         "window": window or services.settings.limits.completion_window_default,
         "estimate": estimate,
@@ -115,13 +132,6 @@ def line_to_be_sent(place: int, line: bytes, result: bytes | None = None) -> Lin
         result=msgspec.Raw(result) if fits and result else None,
         request=msgspec.Raw(line) if fits else None,
     )
-
-
-def _endpoint_in(head: bytes) -> str:
-    """The endpoint that the first line names, if it is near the beginning; else that of chats."""
-    line = head[: limits.FORM_FIELD_BYTES_MAX].partition(b"\n")[0]
-    named = (each[1].decode() for each in _URL.finditer(line))
-    return next((each for each in named if each in ENDPOINTS), "/v1/chat/completions")
 
 
 def _served(standing: Standing, model: str, endpoint: str) -> Context:

@@ -41,7 +41,9 @@ async def upload(request: Request) -> Response:
             raise _table_refused(request, checked_filename(form.filename))
 
     try:
-        received = await receive_form(request, identify(request).project_id, before_file)
+        received = await receive_form(
+            request, identify(request).project_id, before_file, may_lack_purpose=True
+        )
         if not isinstance(received, File):
             check_csrf(request, received.get("csrf", ""))
         if not isinstance(received, File) or not received.bytes:

@@ -15,7 +15,6 @@ from lowtide.api.objects.batches import LineErrorObject
 from lowtide.cli.batches.batch_report import show_grouped, warning_markup
 from lowtide.cli.batches.estimate_report import ESTIMATE_COLUMNS
 from lowtide.cli.batches.input_file import (
-    DEFAULT_ENDPOINT,
     Inspection,
     guess_endpoint,
     guess_purpose,
@@ -33,6 +32,7 @@ from lowtide.core.accounts.money import dollars, dollars_text
 from lowtide.core.batches.line import ENDPOINTS, Dialect
 from lowtide.core.files.file import dialect_of_purpose
 from lowtide.core.replicas.served_models import ALL
+from lowtide.core.validation.first_line import DEFAULT_ENDPOINT
 from lowtide.core.validation.planner import Planner
 from lowtide.core.validation.validator import ValidationFailure
 from lowtide.service.catalogue import catalogue_of

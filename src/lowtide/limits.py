@@ -147,6 +147,7 @@ CONSOLE_SESSION_S: Final = 12 * 3600  # a working day; then the key is typed aga
 CONSOLE_BATCHES_PAGE: Final = 50  # rows: two screens, some 10 ms
 CONSOLE_ACTIONS_MAX: Final = 500  # batches that one button acts on: a few seconds of the store
 CONSOLE_RETRY_ASKS_LINES: Final = 100  # of one batch, from which Retry asks first; fewer cost cents
+CONSOLE_CLOSED_LATE_S: Final = 300  # after its deadline; a worker that runs takes seconds
 CONSOLE_REFUSALS_SHOWN: Final = 20  # of them with the reason; the page stays readable
 REPORT_BYTES_MAX: Final = 1024 * 1024  # of `lowtide report`: a file that goes through any mail
 REPORT_SAMPLES_BYTES_MAX: Final = 300 * 1024  # of it for sample lines

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from api_server import Answer
 from console_client import csrf_in, get, post, sign_in
-from tenant_env import Env, Tenant, open_house
+from tenant_env import Env, Tenant, line, open_house
 
 from lowtide import limits
 
@@ -117,6 +117,36 @@ def test_a_batch_that_failed_in_validation_says_why_it_has_no_retry(env: Env) ->
     page = page_of(tenant, sign_in(tenant), batch_id)
     assert "cannot be retried: mend the file" in page
     assert "/retry" not in page
+
+
+def test_a_batch_that_a_limit_refused_is_not_told_to_mend_its_file(env: Env) -> None:
+    tenant = env.tenant()
+    tenant.change(enqueued_tokens_per_model=1)
+    batch_id = tenant.create(line()).json["id"]
+    env.validate()
+    assert shown(tenant, batch_id)["status"] == "failed"
+    cookie = sign_in(tenant)
+    page = page_of(tenant, cookie, batch_id)
+    assert "Why it failed" in page
+    assert "nothing is wrong with its file" in page
+    assert "wrong with the input" not in page
+    assert "end the file" not in page
+    again = f"/console/new/{shown(tenant, batch_id)['input_file_id']}"
+    assert f'href="{again}"' in page
+    assert get(env.http_api, again, cookie).status == 200
+    listed = unescape(get(env.http_api, "/", cookie).body.decode())
+    assert "Enqueued token limit reached for m" in listed
+    assert "none was run" in listed
+    refused = tenant.ask("POST", f"/v1/batches/{batch_id}/retry", {})
+    assert "Nothing is wrong with its file" in refused.json["error"]["message"]
+
+
+def test_the_list_says_of_a_bad_file_which_line_is_wrong_and_how_many_more(env: Env) -> None:
+    tenant = env.tenant()
+    tenant.create(b"{}\n{}\n")
+    env.validate()
+    listed = unescape(get(env.http_api, "/", sign_in(tenant)).body.decode())
+    assert re.search(r"Line 1: .*And \d more\.", listed)
 
 
 def test_a_batch_is_paused_changed_and_resumed_from_its_page(env: Env) -> None:

@@ -146,6 +146,10 @@ class BatchError(msgspec.Struct, frozen=True):
     param: str | None = None
 
 
+PASSING_ERRORS: Final = frozenset({"token_limit_exceeded", "spend_cap_exceeded"})
+"""Codes of a batch that failed although its lines are good: it reached a limit of its organization,
+so another batch over the same file may be taken later."""
+
 INPUT_LOST: Final = BatchError(
     "input_lost",
     "The content of the input file was lost while the batch ran. The output file has what finished"

@@ -13,7 +13,7 @@ import msgspec
 from lowtide import limits
 from lowtide.core.accounts.batch_quota import BatchQuotaReached
 from lowtide.core.accounts.catalogue import Catalogue
-from lowtide.core.batches.batch import Batch
+from lowtide.core.batches.batch import PASSING_ERRORS, Batch
 from lowtide.core.batches.failures import FailureGroup, most_frequent
 from lowtide.core.batches.line_sets import (
     NO_FAILED_LINES,
@@ -291,10 +291,16 @@ def _failed_validation(batch: Batch) -> LowtideError:
     first = batch.errors[0] if batch.errors else None
     where = f"line {first.line}: " if first is not None and first.line is not None else ""
     why = f"{where}{first.message}" if first is not None else "it failed."
+    is_passing = first is not None and first.code in PASSING_ERRORS
+    remedy = (
+        "Nothing is wrong with its file: create a new batch over it."
+        if is_passing
+        else "Mend the file and create a new batch."
+    )
     return LowtideError(
         "batch_failed",
-        f"Batch '{batch.id}' failed in validation, so none of its lines ran: {why} Mend the file"
-        " and create a new batch.",
+        f"Batch '{batch.id}' failed{'' if is_passing else ' in validation'}, so none of its lines"
+        f" ran: {why} {remedy}",
     )
 
 

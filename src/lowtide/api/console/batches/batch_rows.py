@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, get_args
 
+from lowtide.api.console.batches.ended_reason import ended_because
 from lowtide.api.objects.batches import BatchObject
 from lowtide.core.batches.batch import STEERABLE, TERMINAL, Batch
 from lowtide.core.batches.failures import FailureGroup
@@ -45,6 +46,7 @@ def row_of(batch: BatchObject, filenames: Mapping[str, str], unrun: int = 0) -> 
         "failed_share": failed / total,
         "has_ended": batch.status in TERMINAL,
         "is_steerable": batch.status in STEERABLE,
+        "ended_because": ended_because(batch),
     }
 
 

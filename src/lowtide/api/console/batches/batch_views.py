@@ -19,7 +19,8 @@ from lowtide.api.console.batches.batch_rows import (
     unrun_in,
     without_answer,
 )
-from lowtide.api.console.batches.buttons import buttons_of
+from lowtide.api.console.batches.buttons import buttons_of, retry_question
+from lowtide.api.console.batches.ended_reason import has_good_input, title_of_errors
 from lowtide.api.console.batches.filter_box import read_filter
 from lowtide.api.console.batches.shown_lines import shown_line
 from lowtide.api.dialects import openai
@@ -101,8 +102,11 @@ async def load_batch(request: Request, batch_id: str) -> Context:
         "buttons": buttons_of(shown, tree["unfinished_id"]),
         "address": public_base(request),
         "failures": groups,
+        "retry_question": retry_question,
         "costs": await _costs_by_model(request, batch),
         "steps": steps_of(shown),
+        "errors_title": title_of_errors(shown),
+        "has_good_input": has_good_input(shown),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,
         "is_whole": batch.status in TERMINAL,

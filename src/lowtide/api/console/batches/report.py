@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from lowtide import limits
 from lowtide.api.console.batches.batch_rows import row_of, steps_of, unrun_in
+from lowtide.api.console.batches.ended_reason import title_of_errors
 from lowtide.api.console.batches.history_view import event_row, pace_of
 from lowtide.api.console.batches.shown_lines import shown_line
 from lowtide.api.console.rendering import render
@@ -74,7 +75,7 @@ def render_report(report: ReportedBatch) -> str:
         "lists": [
             (title, each.data[: limits.REPORT_LIST_ROWS])
             for title, each in (
-                ("What is wrong with the input", batch.errors),
+                (title_of_errors(batch), batch.errors),
                 ("Warnings", batch.warnings),
             )
             if each

@@ -211,12 +211,35 @@ def test_a_create_that_makes_no_sense_is_explained_beside_the_dry_run(env: Env) 
     path, page = draft_of(tenant, cookie, line(1))
     token = re.search(r'name="csrf" value="(\w+)"', page)
     assert token
-    fields = {"csrf": token[1], "endpoint": CHAT, "completion_window": "soon"}
-    answer = post(env.http_api, path, cookie, **fields)
-    assert answer.status == 400
-    assert "completion_window" in answer.body.decode()
-    assert "Create the batch" in answer.body.decode()
+    fields = {"csrf": token[1], "endpoint": CHAT, "completion_window": "24h", "name": "tonight"}
+    for field, value in (
+        ("completion_window", "5 minutes"),
+        ("priority", "99999999999"),
+        ("webhook", "nowhere"),
+    ):
+        answer = post(env.http_api, path, cookie, **fields | {field: value})
+        assert answer.status == 400
+        page = unescape(answer.body.decode())
+        assert re.search(rf'value="{value}" aria-invalid="true" aria-describedby="{field}-w', page)
+        told = re.findall(r'id="(\w+)-wrong" class="bad" role="alert">', page)
+        assert told == [field]
+        assert page.count('role="alert"') == 1, "beside its field, and nowhere else"
+        assert 'value="tonight"' in page
+        assert "Create the batch" in page
+        assert 'aria-label="Pages"' in page
     assert tenant.ask("GET", "/v1/batches").json["data"] == []
+
+
+def test_a_window_that_cannot_be_checked_is_told_beside_it_on_the_page(env: Env) -> None:
+    tenant = env.tenant()
+    cookie = sign_in(tenant)
+    path, _ = draft_of(tenant, cookie, line(1))
+    answer = get(env.http_api, f"{path}?endpoint={CHAT}&completion_window=5+minutes", cookie)
+    page = unescape(answer.body.decode())
+    assert 'value="5 minutes" class="short" aria-invalid="true"' in page
+    assert "'5 minutes': give hours or days from 1h to 7d" in page
+    assert "Can 24h be kept?" in page, "the rest of the page is that of the usual window"
+    assert "That did not work" not in page
 
 
 def test_only_keys_that_may_submit_see_the_pages(env: Env) -> None:

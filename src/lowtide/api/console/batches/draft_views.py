@@ -18,6 +18,7 @@ from lowtide.api.files.uploads import public_base
 from lowtide.api.middleware.caller import identify, require, services_of
 from lowtide.api.objects.lines import LineObject
 from lowtide.core.batches.line import ENDPOINTS
+from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
 from lowtide.core.files.table_name import TABLE_ENDINGS
 from lowtide.core.reporting.standing import Standing
@@ -55,6 +56,11 @@ async def _models_to_name(request: Request) -> list[str]:
     )
 
 
+def beside_field(error: LowtideError) -> str:
+    """The message as it is shown beside the field, whose name it need not repeat."""
+    return error.message.removeprefix(f"{error.param} = ")
+
+
 def table_command(request: Request, name: str) -> str:
     """The command that asks this server about each row of the table of that name. A server reads no
     tables (docs/decisions/0014-tables.md).
@@ -67,7 +73,9 @@ def table_command(request: Request, name: str) -> str:
 
 
 async def load_draft(request: Request, file_id: str) -> Context:
-    """What a batch over that file would come to, by a dry run."""
+    """What a batch over that file would come to, by a dry run. `filled`: what stands in the fields;
+    `wrong`: by field, what is wrong with it.
+    """
     services, caller = services_of(request), identify(request)
     require(caller, ("submit",))
     file = await services.files.get_ready(caller.project_id, file_id)
@@ -76,16 +84,25 @@ async def load_draft(request: Request, file_id: str) -> Context:
     endpoint = request.query_params.get("endpoint") or (
         named if named in ENDPOINTS else DEFAULT_ENDPOINT
     )
-    window = request.query_params.get("completion_window") or None
+    window, wrong = request.query_params.get("completion_window") or None, {}
     asked = NewBatch(input_file_id=file_id, endpoint=endpoint, completion_window=window)
-    estimate = await estimate_of(request, asked)
+    try:
+        estimate = await estimate_of(request, asked)
+    except LowtideError as error:
+        if error.param != "completion_window":
+            raise
+        wrong = {"for_window": beside_field(error)}
+        asked = msgspec.structs.replace(asked, completion_window=None)
+        estimate = await estimate_of(request, asked)
     standing = await services.standings.now()
     return {
         "file": file,
         "endpoint": endpoint,
         "names_endpoint": named is not None,
         "endpoints": sorted(ENDPOINTS),
-        "window": window or services.settings.limits.completion_window_default,
+        "window": asked.completion_window or services.settings.limits.completion_window_default,
+        "wrong": wrong,
+        "filled": {"completion_window": window} if window else {},
         "estimate": estimate,
         "models": [
             {"its": each, **_served(standing, each.model, endpoint)} for each in estimate.models

@@ -5,6 +5,7 @@ never whole in memory. Invariants: the session's token stands in front of the fi
 another site stores not a byte; a page creates one batch, however often its button is pressed.
 """
 
+from types import MappingProxyType
 from typing import Final
 
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lowtide.api.console.answers import Fields, base_of, form_on, go_to, go_to_batch, show
-from lowtide.api.console.batches.draft_views import table_command
+from lowtide.api.console.batches.draft_views import beside_field, table_command
 from lowtide.api.console.failures import told_on_a_page, wants_html
 from lowtide.api.console.forms import check_csrf, whole_number, with_name
 from lowtide.api.files.uploads import receive_form
@@ -67,9 +68,32 @@ def _table_refused(request: Request, name: str) -> LowtideError:
     )
 
 
+_FIELDS: Final = MappingProxyType(
+    {
+        "completion_window": "completion_window",
+        "priority": "priority",
+        "webhook": "webhook",
+        "metadata": "name",
+        "metadata.name": "name",
+    }
+)
+"""The fields of the form by the parameters that they fill."""
+
+
 @form_on(PATH + "/{file_id}")
 async def create(request: Request, fields: Fields) -> Response:
-    """Makes the batch that the page describes."""
+    """Makes the batch that the page describes. What is wrong with a field is told beside it."""
+    try:
+        return await _create(request, fields)
+    except LowtideError as error:
+        field = _FIELDS.get(error.param or "")
+        if field is None:
+            raise
+        page, wrong = f"{PATH}/{request.path_params['file_id']}", {field: beside_field(error)}
+        return await show(request, page, error, filled=fields, wrong=wrong)
+
+
+async def _create(request: Request, fields: Fields) -> Response:
     file_id: str = request.path_params["file_id"]
     caller = identify(request)
     asked = NewBatch(

@@ -181,6 +181,8 @@ ETA_SETTLED_MIN: Final = 5  # results before an estimate is given ...
 ETA_SHARE_MIN: Final = 0.01  # ... or this share of the batch, whichever comes first
 ETA_ELAPSED_S_MIN: Final = 5.0  # the first commit brings a lump; over less time the rate is noise
 CAUTIOUS_ETA_GAP_S_MIN: Final = 60.0  # a cautious end that is nearer to the usual one tells no more
+RECENT_PACE_S: Final = 600.0  # of work, whose pace the cautious end holds: bursts and waves pass
+RECENT_PACE_S_MIN: Final = 60.0  # of work before it is measured: commits come in lumps
 ERRORS_IN_LIST: Final = 10  # of each batch in a list; retrieving it shows all that were kept
 VALIDATION_PATIENCE_S: Final = 10.0  # 100 MB validate in seconds; after this one wonders why not
 

@@ -122,6 +122,10 @@ async def test_each_verb_notes_who_did_what(world: StoreFixture) -> None:
         ("resumed", "key_3", ""),
         ("cancel_asked", "key_4", ""),
     ]
+    pauses = await world.store.history.pauses([batch.id, "batch_unknown"])
+    assert [(each.kind, each.at) for each in pauses.pop(batch.id)] == [
+        ("paused", NOON), ("resumed", NOON + timedelta(seconds=4))]  # fmt: skip
+    assert pauses == {}
 
 
 async def test_a_worker_that_is_lost_is_noted_of_the_batches_that_it_had(

@@ -38,6 +38,10 @@ class HistoryStore(Protocol):
         """What was noted of the batch, the first first: the newest `BATCH_NOTES_MAX`."""
         ...
 
+    async def pauses(self, batch_ids: Collection[str]) -> dict[str, list[BatchEvent]]:
+        """The pauses and their ends that were noted, the first first, by id."""
+        ...
+
     async def parts(self, batch_id: str, parts_max: int) -> list[BatchPart]:
         """The batch in at most so many parts, in the order in which its requests run; none before
         it is planned, and once its results are swept."""

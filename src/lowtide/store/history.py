@@ -54,10 +54,16 @@ class SqlHistory:
         of_batch = select(batch_notes).where(batch_notes.c.batch_id == batch_id)
         async with self._db.read() as conn:
             rows = await conn.execute(of_batch.order_by(batch_notes.c.at, batch_notes.c.kind))
-            return [
-                BatchEvent(at=row.at, kind=row.kind, actor=row.actor, detail=row.detail)
-                for row in rows
-            ]
+            return list(map(_event_of, rows))
+
+    async def pauses(self, batch_ids: Collection[str]) -> dict[str, list[BatchEvent]]:
+        table, events = batch_notes.c, dict[str, list[BatchEvent]]()
+        these = table.batch_id.in_(sorted(batch_ids)), table.kind.in_(("paused", "resumed"))
+        async with self._db.read() as conn:
+            noted = await conn.execute(select(batch_notes).where(*these).order_by(table.at))
+            for row in noted:
+                events.setdefault(row.batch_id, []).append(_event_of(row))
+        return events
 
     async def parts(self, batch_id: str, parts_max: int) -> list[BatchPart]:
         async with self._db.read() as conn:
@@ -137,6 +143,10 @@ class SqlHistory:
             oldest = old.order_by(replica_history.c.at).limit(limit)
             gone = await conn.execute(delete(replica_history).where(tuple_(*keys).in_(oldest)))
             return gone.rowcount
+
+
+def _event_of(row: Row[Any]) -> BatchEvent:
+    return BatchEvent(at=row.at, kind=row.kind, actor=row.actor, detail=row.detail)
 
 
 def _counters(batch_ids: Collection[str]) -> Select[Any]:

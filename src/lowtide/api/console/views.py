@@ -29,6 +29,7 @@ from lowtide.api.console.batches.batch_views import (
     load_fleet,
     load_lines,
     step_of,
+    step_of_plots,
 )
 from lowtide.api.console.batches.draft_views import load_draft, load_new
 from lowtide.api.console.batches.history_view import (
@@ -106,7 +107,7 @@ VIEWS: Final[Sequence[View]] = (
         {
             "actions": Fragment("parts/actions.html", age_s=age_of_rest, step=step_of),
             "batch": Fragment("parts/batch.html"),
-            "history": Fragment("parts/history.html", load_plots, age_of_rest, step_of),
+            "history": Fragment("parts/history.html", load_plots, age_of_rest, step_of_plots),
             "strip": Fragment("parts/strip.html", load_strip, age_of_strip, step_of),
             "details": Fragment("parts/batch_details.html", load_events, age_of_rest, step_of),
         },

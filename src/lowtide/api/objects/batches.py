@@ -118,8 +118,8 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     `reason` says. Empty while it moves.
 
     `cautious_eta_seconds` and `cautious_completion_at`: until when it is done at the pace that is
-    reached in four weeks of five; null where that is unknown, or not a minute later than the usual
-    end.
+    reached in four weeks of five, or at its own of the last ten minutes, whichever is later; null
+    where that is unknown, or not a minute later than the usual end.
     """
 
     id: str
@@ -164,8 +164,8 @@ class BatchJob(ResultFiles, frozen=True, kw_only=True):
     """Together's BatchJob, with Lowtide's keys after its own. Instants are ISO 8601.
 
     `cautious_eta_seconds` and `cautious_completion_at`: until when it is done at the pace that is
-    reached in four weeks of five; null where that is unknown, or not a minute later than the usual
-    end.
+    reached in four weeks of five, or at its own of the last ten minutes, whichever is later; null
+    where that is unknown, or not a minute later than the usual end.
     """
 
     id: str

@@ -22,6 +22,7 @@ from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.errors import LowtideError
 from lowtide.core.history.batch_events import USER
+from lowtide.core.history.measured_pace import NOTHING_MEASURED
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Asleep, Standing
@@ -33,6 +34,7 @@ from lowtide.ports.store import Store, UnknownCursor
 from lowtide.ports.token_queue import TokenQueue
 from lowtide.service.accounts.quotas import EffectiveLimits, Quotas, too_many_batches
 from lowtide.service.batches.forecasts import Forecasts
+from lowtide.service.batches.measured_paces import measured_paces
 from lowtide.service.batches.new_batch import (
     CheckedBatchRequest,
     NewBatch,
@@ -253,6 +255,7 @@ class BatchService:
         """Stage, estimate and reason of each. Queries grow with the models, not the batches."""
         standing, now = await self._standing(), self._clock.now()
         foreseen = await self._prospects.of(batches) if self._prospects else {}
+        paces = await measured_paces(self._store.history, batches, now)
         queues: dict[str, Queue] = {}
         token_queues: dict[str, TokenQueue] = {}
         asleep: Mapping[str, Asleep] | None = None
@@ -277,6 +280,7 @@ class BatchService:
                     queue=queue,
                     in_flight_max=bounds.requests_in_flight,
                     prospect=foreseen.get(batch.id, NOTHING_FORESEEN),
+                    pace=paces.get(batch.id, NOTHING_MEASURED),
                 )
             )
         return reported

@@ -221,11 +221,7 @@ def _prospect(parts: Iterable[Backlog], view: _View) -> Prospect:
         ends.append(pool.end_s(part.batch_id))
         safe_ends.append(pool.safe_end_s(part.batch_id))
         verdicts.append(_judged(part.model, part.cost_left, part.deadline_at, view, counted=True))
-    eta_s, safe_s = _last(ends), _last(safe_ends)
-    is_later = (
-        eta_s is not None and safe_s is not None and safe_s - eta_s >= limits.CAUTIOUS_ETA_GAP_S_MIN
-    )
-    return Prospect(eta_s, safe_s if is_later else None, combine(verdicts))
+    return Prospect(_last(ends), _last(safe_ends), combine(verdicts))
 
 
 def _last(ends: Sequence[float | None]) -> float | None:

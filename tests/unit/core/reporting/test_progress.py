@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lowtide.core.batches.batch import Batch, Counts, Status
+from lowtide.core.history.measured_pace import MeasuredPace
 from lowtide.core.reporting.progress import Prospect, eta_s, progress_of, stage_of
 from lowtide.core.reporting.standing import NOTHING_KNOWN, Hold, Standing
 from testkit.batches import a_batch
@@ -107,3 +108,29 @@ def test_the_cautious_end_is_told_beside_the_usual_one_that_it_belongs_to() -> N
     own = progress_of(batch(settled=11), at(100), prospect=prospect, in_flight_max=4)
     assert own.eta_s == pytest.approx(890.0)
     assert (own.cautious_eta_s, own.cautious_completion_at) == (None, None)
+
+
+def test_the_estimate_after_a_hold_is_at_the_pace_outside_of_it() -> None:
+    pace = MeasuredPace(held_s=3600.0, recent_per_s=0.1)
+    reported = progress_of(batch(settled=11), at(3700), pace=pace)
+    assert (reported.eta_s, reported.cautious_eta_s) == (pytest.approx(890.0), None)
+
+
+def test_the_cautious_end_is_no_earlier_than_the_pace_of_late_gives() -> None:
+    def cautious_s(prospect: Prospect, per_s: float | None) -> float | None:
+        pace = MeasuredPace(recent_per_s=per_s)
+        return progress_of(batch(settled=10), at(100), prospect=prospect, pace=pace).cautious_eta_s
+
+    assert cautious_s(Prospect(600.0, 700.0), 0.05) == pytest.approx(1800.0)
+    assert cautious_s(Prospect(600.0, 700.0), 0.2) == 700.0
+    assert cautious_s(Prospect(600.0), 0.05) == pytest.approx(1800.0)
+    assert cautious_s(Prospect(600.0, 659.0), 0.149) is None, "it tells no more than the usual end"
+
+
+def test_a_pace_that_quickened_does_not_make_the_end_by_the_mean_cautious() -> None:
+    slower, quicker = (
+        progress_of(batch(settled=11), at(100), pace=MeasuredPace(recent_per_s=per_s))
+        for per_s in (0.05, 0.5)
+    )
+    assert slower.cautious_eta_s == pytest.approx(1780.0)
+    assert quicker.cautious_eta_s is None

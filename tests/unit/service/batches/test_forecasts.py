@@ -237,3 +237,38 @@ async def test_the_cautious_end_is_at_the_pace_of_four_weeks_in_five(
     (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
     assert progress.eta_s == pytest.approx(600.0)
     assert progress.cautious_eta_s == (cautious_eta_s and pytest.approx(cautious_eta_s))
+
+
+async def test_an_estimate_right_after_a_resume_does_not_count_the_hold(
+    env: Env, store: Store
+) -> None:
+    created = await env.create(200)
+    await env.worker.plan()
+    await env.settle(created.batch.id, range(1, 41))
+    await store.steering.hold(P, created.batch.id, "user", "finish", env.clock.now())
+    await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    env.clock.advance(7200)
+    await store.steering.lift(P, created.batch.id, "user", env.clock.now())
+    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    assert progress.eta_s == pytest.approx(160, rel=0.1)
+
+
+async def test_the_cautious_end_holds_the_measured_pace_where_a_quicker_one_is_foreseen(
+    env: Env, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = await env.create(200)
+    await env.worker.plan()
+    await env.settle(created.batch.id, range(1, 101))
+    learned = await store.capacity.capacity()
+    rate = sum(part.cost_left for part in learned.backlog) / 10
+    usual = HourOfWeek(p20=rate, p50=rate, weeks=8)
+
+    async def capacity() -> Capacity:
+        cells = {"test-model": dict.fromkeys(range(CELLS), usual)}
+        return msgspec.structs.replace(learned, cells=cells, paces={})
+
+    monkeypatch.setattr(store.capacity, "capacity", capacity)
+    env.clock.advance(3)
+    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    assert progress.eta_s == pytest.approx(10), "at ten requests a second"
+    assert progress.cautious_eta_s == pytest.approx(100, rel=0.1), "at one a second, as measured"

@@ -121,6 +121,14 @@ def step_of(context: Context) -> Hashable:
     return (batch.status, *steered, *errors, tuple(sorted(batch.metadata.items())))
 
 
+def step_of_plots(context: Context) -> Hashable:
+    """The same, and the minutes in which it will be done: the plot never tells others than the
+    numbers above it."""
+    batch: BatchObject = context["batch"]
+    ends = batch.estimated_completion_at, batch.cautious_completion_at
+    return step_of(context), *(None if each is None else each // 60 for each in ends)
+
+
 def age_of_rest(context: Context) -> float:
     """Seconds between two looks at what changes slowly: history is written no more often."""
     if context["has_ended"]:

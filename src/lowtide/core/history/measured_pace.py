@@ -17,7 +17,7 @@ from lowtide.core.history.batch_events import BatchEvent
 from lowtide.core.history.batch_history import BatchHistory, advanced, spans, totals_of
 
 Stretch = tuple[datetime, datetime]
-"""From and to."""
+"""Two instants: from and to."""
 
 
 class MeasuredPace(msgspec.Struct, frozen=True):

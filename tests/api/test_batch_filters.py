@@ -21,12 +21,14 @@ NOW = datetime(2026, 11, 29, tzinfo=UTC)
     ("typed", "asked"),
     [
         ("", {}),
-        ("state:running", {"statuses": ("in_progress",)}),
+        ("state:running", {"statuses": ("in_progress",), "is_held": False}),
+        ("state:in_progress", {"statuses": ("in_progress",)}),
         ("state:paused error:timeout", {"is_held": True, "error_code": "timeout"}),
         ("state:finalizing", {"statuses": ("finalizing", "expiring")}),
         ("model:qwen evals  night", {"model": "qwen", "text": "evals night"}),
         ("created:>2d", {"created_before": NOW - timedelta(days=2)}),
-        ("created:<12h x:y", {"created_after": NOW - timedelta(hours=12), "text": "x:y"}),
+        ("created:<12h text:x:y", {"created_after": NOW - timedelta(hours=12), "text": "x:y"}),
+        ("at 10:30 :z", {"text": "at 10:30 :z"}),
     ],
 )
 def test_a_typed_filter_says_what_is_asked_for(typed: str, asked: dict[str, Any]) -> None:
@@ -34,11 +36,18 @@ def test_a_typed_filter_says_what_is_asked_for(typed: str, asked: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    "typed", ["state:well", "created:2d", "created:>2w", "created:>99999d", "x" * 513]
+    "typed",
+    ["state:well", "created:2d", "created:>2w", "created:>99999d", "failed:>0", "x" * 513],
 )
 def test_a_filter_that_cannot_be_read_says_why(typed: str) -> None:
     with pytest.raises(LowtideError, match="The filter cannot be read"):
         read_filter(typed, NOW)
+
+
+def test_a_key_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(LowtideError) as refused:
+        read_filter("model:qwen colour:red", NOW)
+    assert "there is no colour:, only state:, model:, created:, error:, text:" in str(refused.value)
 
 
 def listed(tenant: Tenant, query: str) -> list[str]:
@@ -73,6 +82,7 @@ def test_paused_batches_and_those_with_a_code_of_failure_are_found(env: Env) -> 
     assert held in page
     assert free not in page
     assert "in.jsonl" in page  # a batch without a name is called by its input file
+    assert held not in get(env.http_api, "/?q=state:running", sign_in(tenant)).body.decode()
 
 
 @pytest.mark.parametrize("query", ["status=well", "created_after=soon", "created_after=-1"])
@@ -108,4 +118,8 @@ def test_the_box_explains_what_it_cannot_read_and_that_nothing_is_found(env: Env
     page = get(env.http_api, "/?q=state:well", cookie)
     assert page.status == 200
     assert "The filter cannot be read" in page.body.decode()
+    assert "No batch is like that" not in page.body.decode(), "nothing was looked for"
+    for query in ("", "?q=state:well", "?q=zzz"):
+        help_is_there = "What the filter understands</summary>"
+        assert help_is_there in get(env.http_api, f"/{query}", cookie).body.decode()
     assert "No batch is like that" in get(env.http_api, "/?q=zzz", cookie).body.decode()

@@ -222,4 +222,7 @@ def test_several_batches_are_steered_at_once_and_a_refusal_is_told(
     assert capsys.readouterr().err.count("can be deleted once it has ended") == 2
     assert main(["batches", "list", "--filter", "state:cancelled", "-q"]) == 0
     assert main(["batches", "list", "--filter", "state:well"]) == 2
-    assert "state: is running" in capsys.readouterr().err
+    assert main(["batches", "list", "--filter", "colour:red"]) == 2
+    told = capsys.readouterr().err
+    assert "state: is one of running, paused" in told
+    assert "there is no colour:, only state:, model:, created:, error:, text:" in told

@@ -152,7 +152,7 @@ def list_batches(
         typer.Option(
             "--filter",
             metavar="TEXT",
-            help="As in the console's box: state:, model:, error:, created:<2d, words.",
+            help="As in the console's box: state:, model:, error:, created:<2d, text:, words.",
         ),
     ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids only.")] = False,
@@ -161,8 +161,9 @@ def list_batches(
     as_json: JsonOption = False,
 ) -> None:
     """List batches, newest first."""
+    query = query_of(read_filter(typed, datetime.now(UTC)))
     with connect(server, api_key) as client:
-        answer = client.batches(limit, query_of(read_filter(typed, datetime.now(UTC))))
+        answer = client.batches(limit, query)
     if quiet:
         for entry in answer.get("data", []):
             console.write(read_view(entry, BatchView).id)
@@ -171,6 +172,9 @@ def list_batches(
         console.emit_json(answer)
         return
     batches = [read_view(entry, BatchView) for entry in answer.get("data", [])]
+    if not batches:
+        console.info("No batch is like that." if typed.strip() else "No batch yet.")
+        return
     created, shown_time = table.created()
     wide = {} if console.is_narrow() else {"model": model_of}
     if wide and any(batch.metadata for batch in batches):

@@ -21,7 +21,7 @@ from lowtide.api.console.batches.batch_rows import (
 )
 from lowtide.api.console.batches.buttons import buttons_of, retry_question
 from lowtide.api.console.batches.ended_reason import has_good_input, title_of_errors
-from lowtide.api.console.batches.filter_box import read_filter
+from lowtide.api.console.batches.filter_box import STATES_OFFERED, read_filter
 from lowtide.api.console.batches.shown_lines import shown_line
 from lowtide.api.dialects import openai
 from lowtide.api.files.uploads import public_base
@@ -59,6 +59,7 @@ async def load_batches(request: Request) -> Context:
     return {
         "q": typed,
         "wrong": wrong,
+        "filter_states": STATES_OFFERED,
         "batches": [
             {
                 **row_of(each, names, without_answer(each)),

@@ -1,11 +1,11 @@
 """What a person types into the filter box of the list: `state:running model:qwen created:>2d text`.
 
-Pure. `state:paused` asks for a hold, `error:CODE` for a failed line with that code. `>` is older
-than, `<` younger than. Words without a name are one text, in their order.
+Pure. `state:paused` asks for a hold and `state:running` for none, `error:CODE` for a failed line
+with that code. `>` is older than, `<` younger than. Words without a name, and those behind `text:`,
+are one text, in their order. A name that there is not is refused: it would find nothing.
 """
 
 import re
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final, get_args
@@ -20,7 +20,11 @@ from lowtide.core.batches.batch_filter import BatchFilter
 from lowtide.core.errors import LowtideError
 
 _STATES: Final[tuple[BatchStatus, ...]] = get_args(BatchStatus)
-_OTHER_WORDS: Final[Mapping[str, BatchStatus]] = MappingProxyType({"running": "in_progress"})
+STATES_OFFERED: Final = ("running", "paused", *(each for each in _STATES if each != "in_progress"))
+"""What `state:` takes, in the words of the console; `in_progress` is running or paused."""
+
+KEYS: Final = ("state", "model", "created", "error", "text")
+_KEY: Final = re.compile("[A-Za-z_]+")
 _AGE: Final = re.compile(r"([<>])(\d{1,4})([hd])")
 _UNIT: Final = MappingProxyType({"h": timedelta(hours=1), "d": timedelta(days=1)})
 
@@ -32,10 +36,12 @@ def read_filter(typed: str, now: datetime) -> BatchFilter:
     batch_filter, words = BatchFilter(), list[str]()
     for word in typed.split():
         name, colon, value = word.partition(":")
-        if not colon or name not in ("state", "model", "created", "error"):
+        if not colon or not _KEY.fullmatch(name):
             words.append(word)
-            continue
-        batch_filter = msgspec.structs.replace(batch_filter, **_part(name, value, now))
+        elif name == "text":
+            words.append(value)
+        else:
+            batch_filter = msgspec.structs.replace(batch_filter, **_part(name, value, now))
     return msgspec.structs.replace(batch_filter, text=" ".join(words))
 
 
@@ -61,11 +67,16 @@ def _part(name: str, value: str, now: datetime) -> dict[str, object]:
         return {"error_code": value}
     if (name, value) == ("state", "paused"):
         return {"is_held": True}
+    if (name, value) == ("state", "running"):
+        return {"statuses": statuses_shown_as("in_progress"), "is_held": False}
     if name == "state":
-        shown = next((each for each in _STATES if each == value), _OTHER_WORDS.get(value))
+        shown = next((each for each in _STATES if each == value), None)
         if shown is None:
-            raise _wrong(f"state: is running, paused or one of {', '.join(_STATES)}, not '{value}'")
+            raise _wrong(f"state: is one of {', '.join(STATES_OFFERED)}, not '{value}'")
         return {"statuses": statuses_shown_as(shown)}
+    if name != "created":
+        known = ", ".join(f"{key}:" for key in KEYS)
+        raise _wrong(f"there is no {name}:, only {known}; text:{name}:{value} looks for the word")
     age = _AGE.fullmatch(value)
     if age is None:
         raise _wrong(f"created: is an age as >2d (older) or <12h (younger), not '{value}'")

@@ -102,7 +102,8 @@ def _tell(address: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"address": address}), flush=True)
     else:
-        print(f"\n    Open {address}    (Ctrl-C ends everything)\n", flush=True)
+        print(f"\n    Open {address}    (Ctrl-C ends everything)", flush=True)
+        print(f"    In another terminal: export LOWTIDE_SERVER={address}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -74,5 +74,6 @@ def _usage_error(error: Exception) -> command_errors.CommandError | None:
     path = context.command_path if context is not None else "lowtide"
     known = getattr(context.command, "commands", {}) if context is not None else {}
     if message.startswith("No such command") and (meant := suggestion(message, known)):
-        return command_errors.CommandError(message, f"Did you mean `{path} {meant}`?")
+        complaint = message.partition(" Did you mean ")[0]  # the hint has the whole command
+        return command_errors.CommandError(complaint, f"Did you mean `{path} {meant}`?")
     return command_errors.CommandError(message, f"`{path} --help` shows how it is used.")

@@ -18,7 +18,7 @@ from lowtide.api.objects.batches import CountsObject
 from lowtide.cli.client.objects import BatchView
 from lowtide.cli.terminal.units import human_seconds
 
-_SPEED_SPAN_S: Final = 30.0  # rate and time left are of the last half minute, as in a terminal
+_SPEED_SPAN_S: Final = 30.0  # the rate is of the last half minute, as in a terminal
 _BAR: Final = (
     '<div style="display:inline-block;vertical-align:middle;width:16em;height:0.6em;'
     'border-radius:0.3em;background:rgba(128,128,128,0.3)"><div style="width:{share:.1f}%;'
@@ -34,10 +34,16 @@ def in_notebook() -> bool:
 
 
 class NotebookBar:
-    """A run's progress, redrawn with each `show`. A context manager."""
+    """A run's progress, redrawn with each `show`. A context manager.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `is_of_many` as of `BatchBar`.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, is_of_many: bool = False
+    ) -> None:
         self._clock = clock
+        self._is_of_many = is_of_many
         self._handle: Any = None
         self._seen: deque[tuple[float, int]] = deque()
         self._drawn = ""
@@ -64,8 +70,8 @@ class NotebookBar:
             text += f", {counts.failed:,} failed"
         if rate:
             text += f", {rate:,.0f}/s" if rate >= 10 else f", {rate:.2g}/s"
-        if self.eta_s:
-            text += f", {human_seconds(self.eta_s)} left"
+        if left_s := self.eta_s if self._is_of_many else batch.eta_seconds:
+            text += f", {human_seconds(left_s)} left"
         if why:
             text += f" ({why})"
         if text != self._drawn:

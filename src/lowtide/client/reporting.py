@@ -40,7 +40,7 @@ class Reporter:
 
     def __enter__(self) -> Self:
         if not self._quiet:
-            self._bar = NotebookBar() if in_notebook() else BatchBar()
+            self._bar = NotebookBar(is_of_many=True) if in_notebook() else BatchBar(is_of_many=True)
             self._stack.enter_context(self._bar)
         return self
 

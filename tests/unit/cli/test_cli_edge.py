@@ -85,6 +85,12 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
     assert [path.name for path in Path.cwd().iterdir()] == ["b.jsonl"]
 
 
+def test_a_command_that_was_meant_is_told_once(run_main: Run) -> None:
+    outcome = run_main("batches", "wach", "x")
+    assert outcome.err.count("Did you mean") == 1
+    assert "Did you mean `lowtide batches watch`?" in outcome.err
+
+
 def test_json_makes_the_error_json_too(run_main: Run) -> None:
     outcome = run_main("files", "list", "--server", "http://127.0.0.1:9", "--json")
     answer = json.loads(outcome.out)

@@ -72,7 +72,10 @@ def _begin(job: TableJob, folder: RunFolder, how: RunOptions) -> TableState:
 
 
 def _run_batches(job: TableJob, folder: RunFolder, state: TableState, *, quiet: bool) -> TableState:
-    with run_client(job.backend, folder, quiet=quiet) as client, BatchBar(quiet=quiet) as bar:
+    with (
+        run_client(job.backend, folder, quiet=quiet) as client,
+        BatchBar(quiet=quiet, is_of_many=True) as bar,
+    ):
         folder.save(state)  # from here on there is something to go on with
         batches = TableBatches(
             client,

@@ -27,9 +27,11 @@ from rich.text import Text
 
 from lowtide.cli.client.objects import BatchView
 from lowtide.cli.terminal import console
+from lowtide.cli.terminal.units import human_whole_seconds
 
 _BAR_COLUMNS = 24  # so that counts, rate and time left fit beside it in 80 columns
-_SPEED_SPAN_S = 30.0  # rate and ETA are of the last half minute
+_WIDE_COLUMNS = 100  # with room for the time left at a slow pace, too
+_SPEED_SPAN_S = 30.0  # the rate is of the last half minute; so is the time left of a table's run
 
 _WORDS = {
     "validating": "checking every line",
@@ -87,16 +89,22 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", style="cyan")
 
 
-class _TimeLeftColumn(TimeRemainingColumn):
-    """`00:33 left`; nothing while there is no rate to tell it from."""
-
-    def __init__(self) -> None:
-        super().__init__(compact=True)
+class _TimeLeftColumn(ProgressColumn):
+    """`1 h 42 min left` as the server estimates it, less what has passed since it was asked, with
+    the time at a slow pace where there is room; nothing while it does not say.
+    """
 
     def render(self, task: Task) -> Text:
-        if task.time_remaining is None:
+        now_s = task.get_time()
+        ends_s = [task.fields["ends_s"]]
+        if console.ERR.width >= _WIDE_COLUMNS:
+            ends_s.append(task.fields["cautious_ends_s"])
+        if task.fields["is_of_many"]:
+            ends_s = [None if (left_s := task.time_remaining) is None else now_s + left_s]
+        left = [round(each - now_s) for each in ends_s if each is not None]
+        if not left or left[0] <= 0:
             return Text("")
-        return super().render(task).append(" left")
+        return Text(f"{' to '.join(map(human_whole_seconds, left))} left", style="cyan")
 
 
 class _BatchProgress(Progress):
@@ -113,10 +121,17 @@ class _BatchProgress(Progress):
 class BatchBar:
     """A batch's progress, redrawn with each `show`. A context manager.
 
-    `quiet` draws and writes nothing at all, for `--json`.
+    `quiet` draws and writes nothing at all, for `--json`. `is_of_many`: the run of a table, whose
+    rows go into batches one after another. No server estimates that one's end, so the bar does.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        is_of_many: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._quiet = quiet
         self._shown: str | None = None
         self._progress: _BatchProgress | None = None
@@ -131,8 +146,16 @@ class BatchBar:
                 console=console.ERR,
                 transient=True,
                 speed_estimate_period=_SPEED_SPAN_S,
+                get_time=clock,
             )
-            self._task = self._progress.add_task("waiting", total=None, counts="")
+            self._task = self._progress.add_task(
+                "waiting",
+                total=None,
+                counts="",
+                ends_s=None,
+                cautious_ends_s=None,
+                is_of_many=is_of_many,
+            )
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -150,7 +173,8 @@ class BatchBar:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to the end as the bar estimates them; None off a terminal or while unknown."""
+        """Seconds to the end at the rate of late, for those who poll where the server does not say;
+        None off a terminal or while unknown."""
         return self._progress.tasks[0].time_remaining if self._progress is not None else None
 
     def show(self, batch: BatchView, outage: str = "") -> None:
@@ -168,6 +192,13 @@ class BatchBar:
             counts=f"{counts.settled:,}/{counts.total:,}{failed}" if counts.total else "",
         )
         self._progress.reason = outage or batch.reason or ""
+        if not outage:  # what is shown then is of the last answer, and so is its instant
+            now_s = self._progress.get_time()
+            self._progress.update(
+                self._task,
+                ends_s=_plus(now_s, batch.eta_seconds),
+                cautious_ends_s=_plus(now_s, batch.cautious_eta_seconds),
+            )
 
     def _tell(self, batch: BatchView, outage: str) -> None:
         """Writes a line, off a terminal, when the state or the reason for waiting changed."""
@@ -177,3 +208,7 @@ class BatchBar:
             return
         self._shown = story
         console.info(f"batch {escape(batch.id)}: {escape(story)}")
+
+
+def _plus(now_s: float, seconds: int | None) -> float | None:
+    return None if seconds is None else now_s + seconds

@@ -3,14 +3,12 @@
 import io
 
 import pytest
-from rich.progress import Progress
 
 from lowtide.api.objects.batches import CountsObject, LineErrorObject, WaitingReason
 from lowtide.cli.batches.batch_report import counts_of, line_error_markup, show_batch
 from lowtide.cli.client.objects import BatchView
 from lowtide.cli.suggestions import suggestion
 from lowtide.cli.terminal import console, table, units
-from lowtide.cli.terminal.progress import _TimeLeftColumn
 
 FILE_ID = "file-out-f089fe04c91a8d9fb7a4f2d4"
 
@@ -157,18 +155,3 @@ def test_a_batch_is_done_in_a_usual_time_or_a_longer_one(
     )
     (line,) = (each for each in screen.lines if each.startswith("done in about"))
     assert line.removeprefix("done in about").strip() == shown
-
-
-@pytest.mark.parametrize(
-    ("settled_after_s", "shown"),
-    [((), ""), ((10.0, 20.0), "00:20 left")],
-    ids=["no rate", "a rate"],
-)
-def test_the_time_left_is_called_so(settled_after_s: tuple[float, ...], shown: str) -> None:
-    now = 0.0
-    bar = Progress(get_time=lambda: now, auto_refresh=False)
-    task = bar.add_task("running", total=40)
-    for seconds in settled_after_s:
-        now = seconds
-        bar.update(task, completed=seconds)
-    assert _TimeLeftColumn().render(bar.tasks[0]).plain == shown

@@ -30,6 +30,8 @@ class BatchPlots(msgspec.Struct, frozen=True):
     """Whether engines gave live calls the room meanwhile."""
     has_deadline: bool
     """Whether the deadline is near enough to stand in the first one."""
+    was_paused: bool
+    """Whether it was paused in the time that is drawn, so that a shade needs its words."""
 
 
 def batch_plot(
@@ -47,7 +49,8 @@ def batch_plot(
         rates = _in_twos(rates)
     end = rates[-1].at + rates[-1].seconds
     scale, has_deadline = _scale(batch, rates[0].at, end)
-    bands = [*_paused(events, end), *_yielded(gave_way)]
+    pauses = list(_paused(events, end))
+    bands = [*pauses, *_yielded(gave_way)]
     marks = _marks(events)
     ahead = [Mark(_instant(end), "now", "now")] if _runs(batch) else []
     if has_deadline and batch.expires_at is not None:
@@ -76,6 +79,7 @@ def batch_plot(
         rate_chart("Tokens", "tokens", "tokens_per_s"),
         bool(gave_way),
         has_deadline,
+        bool(pauses),
     )
 
 

@@ -41,3 +41,16 @@ def test_cells_in_the_order_of_the_input_lead_to_their_lines() -> None:
         ("/lines?first=25", "10"),
     ]
     assert links[1].get("aria-label") == "with failures: 5 lines from line 11 on"
+
+
+def test_what_is_done_of_parts_that_go_on_shows_in_them() -> None:
+    paused = [
+        PartObject(first=0, count=128, settled=64, failed=0, state="paused"),
+        PartObject(first=128, count=128, settled=0, failed=0, state="paused"),
+        PartObject(first=256, count=128, settled=100, failed=1, state="failed"),
+    ]
+    svg = strip_plot(paused)
+    filled = [each for each in ET.fromstring(svg).iter() if each.get("class") == "cell-done"]
+    assert [(each.get("x"), each.get("y"), each.get("height")) for each in filled] == [
+        ("0.000%", "11", "11")
+    ]

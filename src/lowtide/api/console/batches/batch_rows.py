@@ -46,6 +46,7 @@ def row_of(batch: BatchObject, filenames: Mapping[str, str], unrun: int = 0) -> 
         "failed_share": failed / total,
         "has_ended": batch.status in TERMINAL,
         "is_steerable": batch.status in STEERABLE,
+        "shown_state": shown_state(batch),
         "ended_because": ended_because(batch),
     }
 
@@ -80,10 +81,34 @@ def steps_of(batch: BatchObject) -> list[Context]:
         "cancelled": batch.cancelled_at,
     }
     ended = ends.get(batch.status)
-    if batch.status in ends:
+    if batch.status in ends or batch.status == "cancelling":
         steps = [each for each in steps if each["at"] is not None]
     if batch.status == "cancelling":
         steps.append({"name": "Cancelling", "at": batch.cancelling_at, "is_now": True})
-    last = batch.status.capitalize() if ended is not None else "Completed"
+    if batch.status == "in_progress" and batch.holds:
+        steps[1]["is_now"] = False
+        steps.insert(2, {"name": "Paused", "at": _held_since(batch), "is_now": True})
+    last = batch.status.capitalize() if ended is not None else _end_ahead(batch)
     steps.append({"name": last, "at": ended, "is_now": False})
     return steps
+
+
+def shown_state(batch: BatchObject) -> str:
+    """The one state that pages name: a batch that is held is paused, whatever it would do."""
+    return "paused" if batch.holds and batch.status in STEERABLE else batch.status
+
+
+def _held_since(batch: BatchObject) -> int | None:
+    """From when on it has a hold, as far as that is known, in Unix seconds."""
+    known = [each.since for each in batch.waiting_reasons if each.kind == "paused"]
+    return min((each for each in known if each is not None), default=None)
+
+
+def _end_ahead(batch: BatchObject) -> str:
+    """How the batch will end if nothing else happens to it."""
+    if batch.status == "cancelling":
+        return "Cancelled"
+    if batch.finalizing_at is not None and batch.expires_at is not None:
+        # results are written from the deadline on because the window ended: see core/batches/batch
+        return "Expired" if batch.finalizing_at >= batch.expires_at else "Completed"
+    return "Completed"

@@ -99,7 +99,7 @@ def shown_state(batch: BatchObject) -> str:
 
 
 def _held_since(batch: BatchObject) -> int | None:
-    """From when on it has a hold, as far as that is known, in Unix seconds."""
+    """The instant from which it is held, in Unix seconds; None where that is not known."""
     known = [each.since for each in batch.waiting_reasons if each.kind == "paused"]
     return min((each for each in known if each is not None), default=None)
 

@@ -109,6 +109,7 @@ def test_engines_are_drawn_for_administrators_each_on_a_page_of_its_own_too(env:
         text = get(env.http_api, path, cookie).body.decode()
         assert text.count('<svg class="plot" role="img"') == 3
         assert "batch gave live calls the room for 4 s" in text
+        assert "nothing older is recorded" in text
         assert "<b>:8001" not in text
         assert "style=" not in text
     assert get(env.http_api, "/console/engines/none", cookie).status == 404

@@ -16,7 +16,6 @@ from lowtide.api.objects.history import BatchEventObject, RateObject
 from lowtide.api.plots.chart import Area, Band, Chart, Curve, Mark, Role, drawn
 from lowtide.api.plots.scales import TimeScale, short_number, time_scale
 
-_FORESEEN_MAX = 3.0  # times the past: more future would leave no room for what is known
 _POINTS_MAX = 150  # a chart is 300 to 400 pixels wide, and drawn again every two seconds
 
 
@@ -114,11 +113,10 @@ def _held(rates: Sequence[RateObject], value: str) -> list[tuple[datetime, float
 
 
 def _scale(batch: BatchObject, since: float, end: float) -> tuple[TimeScale, bool]:
-    """The axis: what was, what is foreseen, and the deadline if it is near."""
-    until, past = end, max(1.0, end - since)
+    """The axis: what was, what is foreseen up to the later end, and the deadline if it is near."""
+    until = end
     if _runs(batch):
-        ready = batch.cautious_completion_at or batch.estimated_completion_at or end
-        until = max(end, min(ready, end + _FORESEEN_MAX * past))
+        until = max(end, batch.cautious_completion_at or batch.estimated_completion_at or end)
     deadline = batch.expires_at
     has_deadline = deadline is not None and since < deadline <= since + 1.6 * (until - since)
     if has_deadline and deadline is not None:
@@ -142,12 +140,11 @@ def _progress(
     words = f"Requests done: {done:,} of {total:,}"
     areas = []
     if _runs(batch) and ready is not None:
-        usual = _cut([points[-1], (_instant(ready), float(total))], scale)
+        usual = [points[-1], (_instant(ready), float(total))]
         curves.append(Curve(role="planned", points=usual, holds=False))
         words += f", all of them foreseen for {_instant(ready):%Y-%m-%d %H:%M} UTC"
         if (late := batch.cautious_completion_at) is not None:
-            slow = _cut([points[-1], (_instant(late), float(total))], scale)
-            areas.append(_between(usual, slow))
+            areas.append(Area("planned", [*usual, (_instant(late), float(total))]))
             words += f", at a slow pace for {_instant(late):%Y-%m-%d %H:%M} UTC"
     return Chart(
         scale=scale,
@@ -158,25 +155,6 @@ def _progress(
         marks=marks,
         top=float(total),
     )
-
-
-def _between(
-    usual: Sequence[tuple[datetime, float]], slow: Sequence[tuple[datetime, float]]
-) -> Area:
-    """What lies between the two foreseen lines, which begin at one point."""
-    begin, (usual_at, done) = usual
-    _, (slow_at, slow_done) = slow
-    # Where the slow line leaves at the edge of the axis, the edge is a side of the area, too.
-    return Area("planned", [begin, (usual_at, done), (slow_at, done), (slow_at, slow_done)])
-
-
-def _cut(line: Sequence[tuple[datetime, float]], scale: TimeScale) -> list[tuple[datetime, float]]:
-    """The straight line up to the end of the axis."""
-    (since, low), (until, high) = line
-    if until <= scale.until:
-        return list(line)
-    share = (scale.until - since).total_seconds() / (until - since).total_seconds()
-    return [(since, low), (scale.until, low + share * (high - low))]
 
 
 def _paused(events: Sequence[BatchEventObject], end: float) -> Iterator[Band]:

@@ -21,8 +21,10 @@ _SPANS_MIN: Final = 20  # ten minutes: fewer would look like steps
 
 
 class EnginePlots(msgspec.Struct, frozen=True):
-    """Three charts over the same time, each an `<svg>`. `has_live`: whether live streams began."""
+    """Three charts over the same time, each an `<svg>`. `shown`: the spans of that time, from where
+    something is known on. `has_live`: whether live streams began."""
 
+    shown: Sequence[EngineSpanObject]
     latency: Markup
     tokens: Markup
     window: Markup
@@ -60,6 +62,7 @@ def engine_plot(spans: Sequence[EngineSpanObject]) -> EnginePlots | None:
         unit="/s",
     )
     return EnginePlots(
+        list(dropwhile(_is_unknown, spans)),
         drawn(latency),
         drawn(tokens),
         drawn(_window(spans, scale, bands)),

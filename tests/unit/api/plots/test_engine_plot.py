@@ -55,6 +55,12 @@ def test_the_plot_begins_where_something_is_known() -> None:
     assert paths(short.window, "window").startswith("M900.0 "), "ten minutes at least"
 
 
+def test_what_is_shown_begins_where_something_is_known() -> None:
+    unknown = [span(each, window=None, in_flight=None) for each in range(50)]
+    found = plots(*unknown, span(50), span(51), span(52, seconds=3))
+    assert [each.at for each in found.shown] == [NOON + 1500, NOON + 1530]
+
+
 def test_a_long_stretch_that_goes_on_is_drawn() -> None:
     found = plots(span(0, seconds=480), span(16, seconds=60, gave_way_s=4.0))
     assert found.gave_way

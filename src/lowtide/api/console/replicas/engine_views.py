@@ -84,13 +84,17 @@ def _shown(listed: EngineList, engines: Sequence[EngineObject]) -> dict[str, Any
 
 
 def _drawn(name: str, spans: Sequence[EngineSpanObject]) -> dict[str, Any]:
-    """The plots of one engine, and sums beside them."""
-    seconds = sum(each.seconds for each in spans)
+    """The plots of one engine, and sums over the time that they show."""
+    plots = engine_plot(spans)
+    shown = plots.shown if plots is not None else ()
+    seconds = sum(each.seconds for each in shown)
+    tokens = sum(each.input_tokens + each.output_tokens for each in shown)
     return {
         "name": name,
-        "plots": engine_plot(spans),
-        "live_streams": sum(each.live_streams for each in spans),
-        "taken_back": sum(each.taken_back for each in spans),
-        "gave_way_s": sum(each.gave_way_s for each in spans),
-        "tokens_per_s": sum(each.input_tokens + each.output_tokens for each in spans) / seconds,
+        "plots": plots,
+        "seconds": seconds,
+        "live_streams": sum(each.live_streams for each in shown),
+        "taken_back": sum(each.taken_back for each in shown),
+        "gave_way_s": sum(each.gave_way_s for each in shown),
+        "tokens_per_s": tokens / seconds if seconds else 0.0,
     }

@@ -270,3 +270,28 @@ def test_an_open_page_survives_the_death_of_the_server(tmp_path: Path, page: Pag
                     expect(page.locator("#connection")).to_have_text("")
             finally:
                 process.kill()
+
+
+def test_a_narrow_screen_shows_every_page_and_cuts_no_table(
+    server: LiveServer, browser: Browser
+) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.address)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.goto(f"{server.address}/console/admin/projects/proj_default")
+    page.get_by_label("What it is for").fill("a narrow screen")
+    page.get_by_role("button", name="Create the key").click()
+    page.locator(".once").get_by_role("button", name="Copy").click()
+    secret = page.locator(".secret").text_content()
+    assert page.evaluate("navigator.clipboard.readText()") == secret
+    for path in ("/console/admin/projects/proj_default", "/console/usage", "/console/week"):
+        page.goto(server.address + path)
+        for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all():
+            expect(link).to_be_in_viewport(ratio=1)
+        tables = "[...document.querySelectorAll('.scroll')]"
+        cut = f"{tables}.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.ariaLabel)"
+        assert page.evaluate(cut) == []
+        assert violations(page) == []
+    expect(page.locator("[data-zone]")).not_to_be_empty()
+    context.close()

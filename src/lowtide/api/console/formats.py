@@ -78,10 +78,13 @@ def rate(per_s: float | None) -> str:
     return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
 
 
-def instant(unix: int | datetime | None) -> Markup:
-    """A `<time>` element in UTC for the script to localize; a dash where there is none."""
+def instant(unix: int | datetime | None, shown: str = "") -> Markup:
+    """A `<time>` element in UTC for the script to localize; a dash where there is none. `shown`
+    `second`: the script shows seconds, too.
+    """
     if unix is None:
         return Markup("–")
     when = unix if isinstance(unix, datetime) else datetime.fromtimestamp(unix, UTC)
     utc = f"{when:%Y-%m-%d %H:%M:%S} UTC"
-    return Markup(f'<time datetime="{escape(when.isoformat())}" title="{utc}">{utc}</time>')
+    place = Markup(' data-shown="{}"').format(shown) if shown else ""
+    return Markup(f'<time datetime="{escape(when.isoformat())}" title="{utc}"{place}>{utc}</time>')

@@ -91,8 +91,9 @@ def drawn(chart: Chart) -> Markup:
     )
     parts = [
         Markup(space).format(HEIGHT, _ACROSS, _DOWN, inside),
-        *(_row(value, top, chart.unit if value == top else "") for value in rows),
         *(_mark(chart.scale, each) for each in chart.marks),
+        # Last, so that no line strikes through the values.
+        *(_row(value, top, chart.unit if value == top else "") for value in rows),
     ]
     if chart.shows_times:
         parts += [_instant(each.share, each.label, each.at) for each in chart.scale.ticks()]

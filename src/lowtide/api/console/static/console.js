@@ -17,7 +17,8 @@ function localize(root) {
     if (!isNaN(at)) {
       const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
       const parts = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
-      time.textContent = at.toLocaleString([], { ...parts, ...year });
+      const second = time.dataset.shown === "second" ? { second: "2-digit" } : {};
+      time.textContent = at.toLocaleString([], { ...parts, ...year, ...second });
     }
   }
   for (const text of root.querySelectorAll("text[data-at]")) {
@@ -31,7 +32,7 @@ function localize(root) {
 // Browsers let pages write to the clipboard over https and on this machine alone.
 function addCopy(root) {
   if (!navigator.clipboard) return;
-  for (const block of root.querySelectorAll("pre")) {
+  for (const block of root.querySelectorAll("pre, .once p:has(.secret)")) {
     const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(block.querySelector("code").textContent);
@@ -243,6 +244,7 @@ if (drop) {
   });
 }
 
+document.querySelector("[data-zone]")?.replaceChildren(Intl.DateTimeFormat().resolvedOptions().timeZone);
 localize(document);
 addCopy(document);
 count();

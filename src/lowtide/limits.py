@@ -166,6 +166,7 @@ CONSOLE_LOOKS_PER_S: Final = 2.0  # of one process, some 4 ms each: under 1 % of
 CONSOLE_LOOK_AGE_MAX_S: Final = 10.0  # of twenty such pages; more of them take more
 PAGE_LINES_MAX: Final = 100  # lines of results in one page
 PAGE_LINE_BYTES_MAX: Final = 256 * 1024  # of one of them; the rest is in the file
+FIND_BYTES_MAX: Final = 32 * MIB  # searched for a custom_id while a batch runs: some 0.2 s of it
 PAGE_LINES_BYTES_MAX: Final = 4 * 1024 * 1024  # of a page; then it has fewer lines
 INDEX_KEYS_READ: Final = 2048  # on either side of where a custom_id should stand: 32 KiB
 INDEX_RECORDS_READ: Final = 65536  # at a time, to count lines: under 2 MB

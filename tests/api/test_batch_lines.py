@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from batch_env import CHAT, Env, open_bench
 
+from lowtide import limits
+
 
 @pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Env]:
@@ -54,8 +56,21 @@ def test_lines_of_a_running_batch_come_as_they_finished(env: Env) -> None:
     assert (page["total"], page["has_more"], page["in_input_order"]) == (3, False, False)
     assert all(each["request"] is None for each in page["data"])
     assert ids(lines(env, batch_id, "?first=1&limit=1")) == ["r-1"]
+
+
+def test_a_line_of_a_running_batch_is_found_while_its_results_are_few_enough_to_search(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = running_batch(env, 6)
+    env.settle(batch_id, ok=[4, 1], bad=[2])
+    found = lines(env, batch_id, "?custom_id=r-1")
+    assert (ids(found), found["data"][0]["place"], found["total"]) == (["r-1"], 1, 2)
+    assert lines(env, batch_id, "?custom_id=r-2")["data"] == []
+    assert ids(lines(env, batch_id, "?custom_id=r-2&kind=errors")) == ["r-2"]
+    monkeypatch.setattr(limits, "FIND_BYTES_MAX", 1)
     refused = env.http_api.ask("GET", f"/v1/batches/{batch_id}/lines?custom_id=r-4")
     assert (refused.status, refused.error["param"]) == (400, "custom_id")
+    assert "once the batch has ended" in refused.error["message"]
 
 
 def test_a_line_is_found_by_its_custom_id(env: Env) -> None:

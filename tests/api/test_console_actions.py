@@ -7,6 +7,7 @@ from html import unescape
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from api_server import Answer
 from console_client import csrf_in, get, post, sign_in
@@ -45,6 +46,14 @@ def new_id_in(answer: Answer) -> str:
     return answer.headers["location"].rpartition("/")[2]
 
 
+def fails_by_itself(tenant: Tenant, line_number: int) -> None:
+    """Makes that line fail for a reason that passes: by default an engine refuses it."""
+    error = {"code": "engine_timeout", "message": "The engine gave no answer in time."}
+    number = f"r-{line_number}"
+    body = {"id": f"x-{line_number}", "custom_id": number, "response": None, "error": error}
+    tenant.worker.outputs[line_number] = msgspec.json.encode(body) + b"\n"
+
+
 def test_failures_are_shown_in_groups_with_a_link_to_a_line_of_each(env: Env) -> None:
     tenant = env.tenant()
     batch = env.ended_batch(tenant)
@@ -74,6 +83,7 @@ def test_a_retry_from_the_page_leads_to_the_new_batch_and_both_are_linked(env: E
 
 def test_a_group_of_failures_is_retried_by_itself(env: Env) -> None:
     tenant = env.tenant()
+    fails_by_itself(tenant, 3)
     batch, cookie = env.ended_batch(tenant), sign_in(tenant)
     (group,) = tenant.ask("GET", f"/v1/batches/{batch.id}/errors").json["data"]
     page = page_of(tenant, cookie, batch.id)
@@ -83,10 +93,47 @@ def test_a_group_of_failures_is_retried_by_itself(env: Env) -> None:
     new_id_in(press(tenant, cookie, batch.id, "retry", group=group["id"]))
 
 
+def test_lines_that_an_engine_refuses_again_have_the_reason_instead_of_a_retry(env: Env) -> None:
+    tenant = env.tenant()
+    batch = env.running_batch(tenant, 2)
+    message = "This model's maximum context length is 4096 tokens."
+    refusal = {"error": {"message": message, "code": 400}}
+    body = {"id": "x-1", "custom_id": "r-1", "response": {"status_code": 400, "body": refusal}}
+    tenant.worker.outputs[1] = msgspec.json.encode(body) + b"\n"
+    run = env.http_api.run
+    run(tenant.worker.lease(batch.id, ["m"]))
+    run(tenant.worker.settle(batch.id, ok=[2], bad=[1]))
+    env.assemble()
+    page = page_of(tenant, sign_in(tenant), batch.id)
+    assert "maximum context length is # tokens." in page
+    assert f"for example: {message}" in page
+    assert "A retry would be refused again" in page
+    assert 'name="group"' not in page
+
+
+def test_lines_of_a_running_batch_are_found_and_say_when_their_requests_are_shown(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = env.tenant()
+    batch, cookie, run = env.running_batch(tenant), sign_in(tenant), env.http_api.run
+    run(tenant.worker.lease(batch.id, ["m"]))
+    run(tenant.worker.settle(batch.id, ok=[1, 2]))
+    path = f"/console/batches/{batch.id}/lines?custom_id=r-2"
+    found = unescape(get(env.http_api, path, cookie).body.decode())
+    assert "disabled" not in found
+    assert ('aria-label="r-2"' in found, 'aria-label="r-1"' in found) == (True, False)
+    assert "The request is shown once the batch has ended." in found
+    monkeypatch.setattr(limits, "FIND_BYTES_MAX", 1)
+    refused = unescape(get(env.http_api, path, cookie).body.decode())
+    assert "found by its custom_id once the batch has ended" in refused
+    assert 'aria-label="r-1"' in refused
+
+
 def test_a_retry_of_one_batch_asks_first_where_it_concerns_many_lines(
     env: Env, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenant = env.tenant()
+    fails_by_itself(tenant, 3)
     batch, cookie = env.ended_batch(tenant), sign_in(tenant)
     assert "lines again, charged" not in page_of(tenant, cookie, batch.id)
     monkeypatch.setattr(limits, "CONSOLE_RETRY_ASKS_LINES", 1)

@@ -34,6 +34,7 @@ def test_a_chat_is_shown_as_its_messages() -> None:
     assert shown.prompt == [{"role": "user", "text": "see\n[image: data:x]"}]
     assert shown.answer == [{"role": "assistant", "text": "yes"}]
     assert (shown.custom_id, shown.tokens, shown.finish) == ("a", "1,200 in, 3 out", "length")
+    assert shown.finish_words == "cut off at its limit of output tokens"
 
 
 def test_tool_calls_embeddings_completions_and_responses_are_shown() -> None:

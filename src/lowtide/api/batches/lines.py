@@ -18,7 +18,7 @@ from lowtide.api.middleware.caller import identify, note_rows, services_of
 from lowtide.api.objects.lines import LineObject, LinePage
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes, read_query
-from lowtide.core.batches.result_index import line_number_of
+from lowtide.core.batches.result_index import custom_id_of, key_of, line_number_of
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
 from lowtide.service.batches.result_pages import ResultLine, ResultPage
@@ -102,12 +102,7 @@ async def _input_key(request: Request, file_id: str) -> str | None:
 async def _growing(request: Request, file: File, asked: ListLines) -> LinePage:
     """A page of what has finished by now, in that order."""
     if asked.custom_id is not None:
-        raise LowtideError(
-            "invalid_request",
-            "A line is found by its custom_id once the batch has ended; until then page through"
-            " what has finished.",
-            "custom_id",
-        )
+        return await _found_growing(request, file, asked.custom_id)
     content = await services_of(request).results.open(
         identify(request).project_id, file, asked.first
     )
@@ -131,3 +126,31 @@ async def _growing(request: Request, file: File, asked: ListLines) -> LinePage:
         has_more=asked.first + len(taken) < content.last_line,
         in_input_order=False,
     )
+
+
+async def _found_growing(request: Request, file: File, custom_id: str) -> LinePage:
+    """The line with that custom_id among those that have finished by now, or none. There is no
+    index of them yet, so all are read. Raises LowtideError where they are too many for that.
+    """
+    content = await services_of(request).results.open(identify(request).project_id, file, 0)
+    async with aclosing(content.body), aclosing(whole_lines(content.body)) as found:
+        if content.bytes > limits.FIND_BYTES_MAX:
+            raise LowtideError(
+                "invalid_request",
+                f"More than {limits.FIND_BYTES_MAX // 2**20} MiB have finished by now, too much to"
+                " search while the batch runs: a line is found by its custom_id once the batch has"
+                " ended. Until then page through what has finished.",
+                "custom_id",
+            )
+        wanted, place = key_of(custom_id)[0], -1
+        data: list[LineObject] = []
+        async for output in found:
+            place += 1
+            if custom_id_of(output) == wanted:
+                cut = output[: limits.PAGE_LINE_BYTES_MAX]
+                line = ResultLine(
+                    place=place, line=line_number_of(output), size=len(output), output=cut
+                )
+                data.append(_object(line))
+                break
+    return LinePage(data=data, total=content.last_line, has_more=False, in_input_order=False)

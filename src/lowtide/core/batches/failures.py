@@ -13,12 +13,24 @@ from typing import Any, Final
 import msgspec
 
 from lowtide import limits
+from lowtide.core.faults.fault import fault_of_status
 
 OTHER: Final = "other"
 """The code of the group for all shapes above the bound."""
 
 # Words that hold a digit and nothing but hexadecimal digits (ids), then all other numbers.
 _VARYING: Final = re.compile(r"\b(?=[0-9a-f-]*\d)[0-9a-f]{8,}(?:-[0-9a-f]+)*\b|\d+")
+
+
+_REFUSAL_CODES: Final = frozenset(
+    {
+        "BadRequestError", "UnprocessableEntityError", "bad_request", "context_length_exceeded",
+        "exceed_context_size_error", "invalid_request", "invalid_request_error", "invalid_value",
+        "missing_required_parameter", "string_above_max_length", "template_error",
+        "unsupported_parameter", "unsupported_value",
+    }
+)  # fmt: skip
+"""Codes of a 400 or 422 about the request, as vLLM, SGLang, llama.cpp and OpenAI name them."""
 
 
 class LineFailure(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +61,17 @@ class FailureGroup(msgspec.Struct, frozen=True):
     @property
     def key(self) -> tuple[str, str]:
         return self.code, self.shape
+
+    @property
+    def is_incurable(self) -> bool:
+        """Whether an engine refused what the requests say, so that it refuses them again. Where
+        its words blame the set-up, as a model that it lacks, a retry may do."""
+        words = self.examples[0].message if self.examples else self.shape
+        if self.code in _REFUSAL_CODES:
+            return fault_of_status(400, words) == "content"
+        if not (self.code.isdigit() and len(self.code) == 3):
+            return False
+        return fault_of_status(int(self.code), words) == "content"
 
     @property
     def id(self) -> str:

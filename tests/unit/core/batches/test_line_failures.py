@@ -6,6 +6,8 @@ from lowtide import limits
 from lowtide.core.batches.failures import (
     OTHER,
     FailureCount,
+    FailureExample,
+    FailureGroup,
     LineFailure,
     most_frequent,
     read_failure,
@@ -101,3 +103,24 @@ def test_shapes_above_the_bound_are_counted_together_and_come_last() -> None:
     assert len(groups) == limits.FAILURE_SHAPES_MAX + 1
     assert (groups[-1].code, groups[-1].requests) == (OTHER, 100)
     assert sum(group.requests for group in groups) == 2 * (limits.FAILURE_SHAPES_MAX + 50)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "is_incurable"),
+    [
+        ("400", "This model's maximum context length is 4096 tokens.", True),
+        ("invalid_request_error", "m is not a multimodal model", True),
+        ("422", "messages: field required", True),
+        ("400", "model_not_found", False),
+        ("500", "out of memory", False),
+        ("503", "overloaded", False),
+        ("engine_timeout", "no answer", False),
+        ("batch_expired", "never ran", False),
+        ("other", "", False),
+    ],
+)
+def test_what_an_engine_refuses_for_its_content_no_retry_cures(
+    code: str, message: str, is_incurable: bool
+) -> None:
+    example = FailureExample(1, "r-1", message)
+    assert FailureGroup(code, shape_of(message), 1, (example,)).is_incurable is is_incurable

@@ -143,19 +143,38 @@ async def load_lines(request: Request, batch_id: str) -> Context:
     if not asked.custom_id:
         asked = msgspec.structs.replace(asked, custom_id=None)
     batch = await services_of(request).batches.get(identify(request).project_id, batch_id)
-    page = await lines_of(request, batch_id, asked)
+    wrong = None
+    try:
+        page = await lines_of(request, batch_id, asked)
+    except LowtideError as error:
+        if error.param != "custom_id":
+            raise
+        wrong, asked = error.message, msgspec.structs.replace(asked, custom_id=None)
+        page = await lines_of(request, batch_id, asked)
+    names = await services_of(request).files.names(batch.project_id, [batch.input_file_id])
     return {
         "batch_id": batch_id,
         "name": batch.metadata.get("name") or batch_id,
         "kind": asked.kind,
         "first": asked.first,
         "custom_id": asked.custom_id,
+        "wrong": wrong,
         "page_size": asked.limit,
         "lines": [shown_line(each) for each in page.data],
         "total": page.total,
         "has_more": page.has_more,
         "in_input_order": page.in_input_order,
+        "no_request": _no_request(page.in_input_order, bool(names)),
     }
+
+
+def _no_request(has_ended: bool, has_input: bool) -> str:
+    """Why a line has no request beside it: the one reason that holds."""
+    if not has_ended:
+        return "The request is shown once the batch has ended."
+    if not has_input:
+        return "The request cannot be shown: the input file is deleted."
+    return "The request is not shown: it is too large for a page, or not in the input any more."
 
 
 async def _objects(request: Request, batches: Sequence[Batch]) -> list[BatchObject]:

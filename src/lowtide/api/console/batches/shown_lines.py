@@ -4,6 +4,7 @@ Guards: nothing of it is trusted. Every part is text, bounded, and what has an u
 shown as JSON.
 """
 
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -13,12 +14,22 @@ from lowtide.api.objects.lines import LineObject
 TEXT_CHARS_MAX: Final = 20_000
 """Characters of one message that are shown; the JSON is a click away."""
 
+_FINISH_WORDS: Final = MappingProxyType(
+    {
+        "length": "cut off at its limit of output tokens",
+        "content_filter": "stopped by a content filter",
+        "tool_calls": "asks for a tool",
+    }
+)
+"""What a `finish_reason` means to who reads the answer."""
+
 _Part = dict[str, str]
 
 
 class ShownLine(msgspec.Struct, frozen=True, kw_only=True):
     """`prompt` and `answer`: messages as `{"role", "text"}`; `error`: a sentence, empty where the
-    line succeeded; `raw`: both lines as indented JSON."""
+    line succeeded; `finish`: why the answer ended, where that is not its natural end, and
+    `finish_words` what this means; `raw`: both lines as indented JSON."""
 
     place: int
     line: int | None
@@ -29,6 +40,7 @@ class ShownLine(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     tokens: str
     finish: str
+    finish_words: str
     raw: str
 
 
@@ -50,7 +62,8 @@ def shown_line(line: LineObject) -> ShownLine:
         answer=_answer(body),
         error=_error(result, body),
         tokens=_tokens(usage),
-        finish=_finish(body),
+        finish=(finish := _finish(body)),
+        finish_words=_FINISH_WORDS.get(finish, ""),
         raw=_raw(request, result),
     )
 

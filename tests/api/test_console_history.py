@@ -108,7 +108,7 @@ def test_engines_are_drawn_for_administrators_each_on_a_page_of_its_own_too(env:
     for path in ("/console/engines", page, f"{page}?hours=36"):
         text = get(env.http_api, path, cookie).body.decode()
         assert text.count('<svg class="plot" role="img"') == 3
-        assert "batch gave live calls the room for 4 s" in text
+        assert "no target is set; batches gave way for 4 s." in text
         assert "nothing older is recorded" in text
         assert "<b>:8001" not in text
         assert "style=" not in text

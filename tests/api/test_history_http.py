@@ -186,6 +186,9 @@ def test_an_engine_tells_what_all_processes_saw_of_it(env: Env, name: str) -> No
     assert (busy[0]["window"], busy[0]["in_flight"]) == (8.0, 5.0)
     assert (busy[0]["gave_way_s"], busy[0]["taken_back"]) == (8.0, 2)
     assert data[0]["window"] is None
+    met = answer.json["live"]
+    assert (met["streams"], met["gave_way_s"], met["taken_back"]) == (4, 8.0, 2)
+    assert met["ttft_p99_s"] == busy[0]["live_ttft_p99_s"]
     longer = env.http_api.ask("GET", f"{path}?hours=36").json["data"]
     assert len(longer) <= 301
     assert sum(each["batch_requests"] for each in longer) == 12

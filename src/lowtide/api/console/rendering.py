@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from lowtide.api.console import formats
 from lowtide.api.objects.line_faults import by_fault, lines_of
+from lowtide.core.reporting.bound_words import bound_words
 
 _HIDDEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
@@ -43,7 +44,7 @@ def environment() -> Environment:
     )
     for name in formats.FILTERS:
         made.filters[name] = getattr(formats, name)
-    made.filters |= {"by_fault": by_fault, "lines_of": lines_of}
+    made.filters |= {"bound_words": bound_words, "by_fault": by_fault, "lines_of": lines_of}
     return made
 
 

@@ -71,12 +71,27 @@ class EngineSpanObject(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: float | None
 
 
+class LiveCallsObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What live calls met in some time: streams that began, in how many seconds 99 of 100 of them
+    had their first byte (null where none began), for how long batch gave way, and batch calls that
+    were aborted for them.
+    """
+
+    streams: int
+    ttft_p99_s: float | None
+    gave_way_s: float
+    taken_back: int
+
+
 class EngineHistoryObject(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine over the last `hours`, as all processes that call it recorded it."""
+    """One engine over the last `hours`, as all processes that call it recorded it. `live`: the sum
+    of that time.
+    """
 
     object: Literal["engine.history"] = "engine.history"
     name: str
     hours: float
+    live: LiveCallsObject
     data: list[EngineSpanObject]
 
 

@@ -1,6 +1,7 @@
 """`GET /v1/admin/engines/{name}/history`: what an engine did, and what its live calls met."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Annotated
 
 import msgspec
@@ -10,11 +11,15 @@ from starlette.responses import Response
 from lowtide import limits
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import services_of
-from lowtide.api.objects.history import EngineHistoryObject, EngineSpanObject
+from lowtide.api.objects.history import (
+    EngineHistoryObject,
+    EngineSpanObject,
+    LiveCallsObject,
+)
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.api.replicas.engines import engines_named, engines_of
-from lowtide.core.history.replica_history import ReplicaSpan
+from lowtide.core.history.replica_history import EMPTY, ReplicaPart, ReplicaSpan
 
 routes = Routes("admin")
 
@@ -38,16 +43,35 @@ async def history(request: Request, name: str) -> Response:
     """Batch and live calls of one engine over the last hours, up to 36 of them."""
     hours = read_query(request, EngineHours).hours
     engines_named(await engines_of(request), name)
-    (data,) = (await histories_of(request, [name], hours)).values()
-    return json_response(EngineHistoryObject(name=name, hours=hours, data=list(data)))
+    (answer,), _ = await histories_of(request, [name], hours)
+    return json_response(answer)
 
 
 async def histories_of(
     request: Request, names: Sequence[str], hours: float
-) -> dict[str, Sequence[EngineSpanObject]]:
-    """The histories of these engines by their names."""
-    histories = await services_of(request).history.replicas(names, hours)
-    return {name: [_span(each) for each in spans] for name, spans in histories.items()}
+) -> tuple[Sequence[EngineHistoryObject], LiveCallsObject]:
+    """The histories of these engines in that order, and what their live calls met together."""
+    spans_of = await services_of(request).history.replicas(names, hours)
+    histories = [
+        EngineHistoryObject(
+            name=name,
+            hours=hours,
+            live=_live(each.part for each in spans_of[name]),
+            data=[_span(each) for each in spans_of[name]],
+        )
+        for name in names
+    ]
+    return histories, _live(each.part for spans in spans_of.values() for each in spans)
+
+
+def _live(parts: Iterable[ReplicaPart]) -> LiveCallsObject:
+    together = reduce(ReplicaPart.plus, parts, EMPTY)
+    return LiveCallsObject(
+        streams=together.live_calls,
+        ttft_p99_s=_rounded(together.first_byte_s(0.99)),
+        gave_way_s=round(together.gave_way_s, 1),
+        taken_back=together.taken_back,
+    )
 
 
 def _span(span: ReplicaSpan) -> EngineSpanObject:

@@ -14,6 +14,7 @@ from lowtide.cli.options import (
     JsonOption,
 )
 from lowtide.cli.terminal import console, table, units
+from lowtide.core.reporting.bound_words import bound_words
 from lowtide.core.reporting.worker_report import SETTINGS_LABEL
 
 
@@ -50,7 +51,7 @@ def engines(
             table.whole("state"),
             table.number("calls"),
             table.number("window"),
-            table.whole("bound by"),
+            table.name("why not more"),
             table.number("waiting"),
             table.name("models"),
         ),
@@ -124,7 +125,7 @@ def _row(engine: EngineObject) -> tuple[str, ...]:
         engine.condition,
         "-" if load is None else f"{load.in_flight:,}",
         "-" if load is None else f"{load.window:,}",
-        "-" if load is None else load.bound,
+        "-" if load is None else bound_words(load.bound),
         "-" if load is None or load.waiting is None else f"{load.waiting:,}",
         ", ".join(engine.models),
     )

@@ -73,7 +73,8 @@ class WindowController:
         self._repeats = 0
         self._automatic = is_automatic
         self._itl_slo_s = itl_slo_s
-        self._ttft_slo_s = ttft_slo_s
+        self.ttft_slo_s = ttft_slo_s
+        """How soon a live call should begin, in seconds."""
         self._width = float(self.window)  # what growth and cuts alone make of it
         self._slow_until = float("inf")
         self._cut_at_s = float("-inf")
@@ -86,7 +87,7 @@ class WindowController:
         self.window_max = fresh.window_max
         self._automatic = fresh._automatic
         self._itl_slo_s = fresh._itl_slo_s
-        self._ttft_slo_s = fresh._ttft_slo_s
+        self.ttft_slo_s = fresh.ttft_slo_s
         if not fresh._automatic:
             self._width = fresh._width
         if self.bound != "asleep":
@@ -206,7 +207,7 @@ class WindowController:
         self.pacer.active = self.pacer.is_needed and self.live.is_recent(now_s)
         if self.pacer.active:
             self.pacer.sync(*self._unread(calls), now_s)
-            self.pacer.keep_within(self._ttft_slo_s / 2)
+            self.pacer.keep_within(self.ttft_slo_s / 2)
             if change.itl_p99_s is not None:
                 self.pacer.fit_steps(change.itl_p99_s, self._itl_slo_s)
 

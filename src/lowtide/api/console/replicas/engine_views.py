@@ -10,10 +10,11 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from lowtide import limits
+from lowtide.api.console.replicas.live_words import all_sentence, live_sentence
 from lowtide.api.middleware.caller import identify, require
 from lowtide.api.objects.engines import EngineList, EngineObject
 from lowtide.api.objects.forecast import ModelForecast
-from lowtide.api.objects.history import EngineSpanObject
+from lowtide.api.objects.history import EngineHistoryObject
 from lowtide.api.plots.engine_plot import engine_plot
 from lowtide.api.plots.week_plot import course_plot, week_plot
 from lowtide.api.replicas.engine_history import histories_of
@@ -33,12 +34,23 @@ async def load_engines(request: Request) -> dict[str, Any]:
 
 async def load_drawn(request: Request, context: dict[str, Any]) -> dict[str, Any]:
     """The last hours of the engines that the page shows, of some of many."""
-    names = sorted({each.name for each in context["engines"]})
-    few = names[: limits.CONSOLE_ENGINES_DRAWN]
-    histories = await histories_of(request, few, context["hours"])
+    engines: Sequence[EngineObject] = context["engines"]
+    names = sorted({each.name for each in engines})
+    histories, together = await histories_of(request, names, context["hours"])
+    targets_s = {
+        each.name: each.load.live_target_s
+        for each in engines
+        if each.load is not None and each.load.live_target_s is not None
+    }
+    few = histories[: limits.CONSOLE_ENGINES_DRAWN]
+    drawn = [_drawn(each, targets_s.get(each.name)) for each in few]
+    seconds = max((each["seconds"] for each in drawn), default=0)
+    live_of = {each.name: each.live for each in histories}
+    has_sum = len(names) > 1 and seconds > 0
     return {
-        "drawn": [_drawn(name, histories[name]) for name in few],
+        "drawn": drawn,
         "undrawn": len(names) - len(few),
+        "all_live": all_sentence(together, live_of, targets_s, seconds) if has_sum else None,
     }
 
 
@@ -83,18 +95,18 @@ def _shown(listed: EngineList, engines: Sequence[EngineObject]) -> dict[str, Any
     }
 
 
-def _drawn(name: str, spans: Sequence[EngineSpanObject]) -> dict[str, Any]:
-    """The plots of one engine, and sums over the time that they show."""
-    plots = engine_plot(spans)
+def _drawn(history: EngineHistoryObject, target_s: float | None) -> dict[str, Any]:
+    """The plots of one engine, and sums over the time that they show. `target_s`: how soon a live
+    call should begin there; None: no target is set."""
+    plots = engine_plot(history.data)
     shown = plots.shown if plots is not None else ()
     seconds = sum(each.seconds for each in shown)
     tokens = sum(each.input_tokens + each.output_tokens for each in shown)
     return {
-        "name": name,
+        "name": history.name,
         "plots": plots,
         "seconds": seconds,
-        "live_streams": sum(each.live_streams for each in shown),
-        "taken_back": sum(each.taken_back for each in shown),
-        "gave_way_s": sum(each.gave_way_s for each in shown),
+        "live": live_sentence(history.live, seconds, target_s),
+        "live_streams": history.live.streams,
         "tokens_per_s": tokens / seconds if seconds else 0.0,
     }

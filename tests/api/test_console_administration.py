@@ -11,6 +11,7 @@ from console_client import csrf_in, get, post, sign_in
 from tenant_env import EVERYTHING, Env, Tenant
 
 from lowtide.api.console.formats import dollars
+from lowtide.core.webhooks.schedule import Attempt
 
 HOSTILE = "<script>alert(1)</script>"
 PUBLIC = "https://93.184.216.34/hooks"
@@ -257,6 +258,13 @@ def test_deliveries_are_shown_and_replayed(env: Env) -> None:
     shown = page_of(tenant, cookie, page)
     assert batch.id in shown
     assert "pending" in shown
+    outbox, now, run = env.http_api.store.outbox, env.http_api.clock.now(), env.http_api.run
+    (claimed,) = run(outbox.claim("w", now, 60.0, free=1, most=1))
+    run(outbox.record(claimed, Attempt(503), now))
+    shown = page_of(tenant, cookie, page)
+    assert shown.count("503") == 1, "what was answered is told once"
+    assert shown.count('class="state state-failed">failing</span>') == 1
+    assert 'data-label="Attempts">1</td>' in shown
     assert "No delivery is failed" in page_of(tenant, cookie, f"{page}?state=failed")
     answer = submit(tenant, cookie, page, f"{page}/replay")
     assert "0 deliveries are sent again" in answer.body.decode()

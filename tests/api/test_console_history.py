@@ -134,16 +134,17 @@ def test_a_batch_shows_when_its_engines_gave_live_calls_the_room(env: Env) -> No
 
 
 def test_the_week_is_shown_to_administrators(env: Env) -> None:
-    admin, tenant = env.tenant(scopes=("read", "admin")), env.tenant("other")
+    admin, tenant = env.tenant(scopes=("read", "submit", "admin")), env.tenant("other")
     cookie = sign_in(admin)
     assert "Nothing learned yet" in get(env.http_api, "/console/week", cookie).body.decode()
-    batch = env.running_batch(tenant)
+    batch, own = env.running_batch(tenant), env.running_batch(admin)
     env.http_api.clock.shift += timedelta(minutes=1)  # what is foreseen is worked out again
     text = get(env.http_api, "/console/week", cookie).body.decode()
     assert 'class="heat ' not in text, "nothing is drawn of what was not learned"
     assert "0 of 168 hours learned" in text
     assert 'class="plot plot-courses"' in text
-    assert batch.id in text
+    assert f'<span class="id">{batch.id}</span> <small>of another project' in text
+    assert f'<a href="/console/batches/{own.id}">' in text
     assert "style=" not in text
     assert get(env.http_api, "/console/week", sign_in(tenant)).status == 403
 

@@ -4,8 +4,9 @@ Called by the console's page of the week. It draws `GET /v1/admin/forecast`. An 
 learned is left empty: it is no hour without capacity.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from markupsafe import Markup
@@ -42,8 +43,12 @@ def week_plot(hours: Sequence[HourObject], at: float) -> Markup:
     return Markup(whole).format(words, Markup("").join([*cells, *days, *ticks]))
 
 
-def course_plot(courses: Sequence[CourseObject], at: float) -> Markup:
-    """A row for each batch over the coming day: until when it runs, and its deadline."""
+def course_plot(
+    courses: Sequence[CourseObject], at: float, names: Mapping[str, str] = MappingProxyType({})
+) -> Markup:
+    """A row for each batch over the coming day: until when it runs, and its deadline. `names`: by
+    id, where a batch is called otherwise.
+    """
     now = datetime.fromtimestamp(at, UTC)
     scale = time_scale(now, now + timedelta(days=1))
     rows: list[Markup] = []
@@ -61,7 +66,8 @@ def course_plot(courses: Sequence[CourseObject], at: float) -> Markup:
                 "<title>deadline</title></line>"
             )
             rows.append(Markup(mark).format(x, x, top + 4, top + _ROW))
-        rows.append(Markup('<text x="2" y="{}">{}</text>').format(top + 9, course.batch_id))
+        name = names.get(course.batch_id, course.batch_id)
+        rows.append(Markup('<text x="2" y="{}">{}</text>').format(top + 9, name))
     for tick in scale.ticks():
         text = (
             '<text class="plot-instant" x="{:.2f}%" y="{}" data-at="{}" data-shown="time">{}</text>'

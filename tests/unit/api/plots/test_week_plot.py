@@ -60,6 +60,12 @@ def test_a_batch_is_drawn_until_its_end_with_its_deadline() -> None:
     assert mark.get("x1") == "50.00%"
 
 
+def test_a_batch_is_called_by_its_name_where_it_is_known() -> None:
+    svg = course_plot([course(), course(batch_id="batch_2")], SUNDAY_NOON, {"batch_1": "a & b"})
+    assert ">a &amp; b</text>" in svg
+    assert ">batch_2</text>" in svg
+
+
 def test_an_end_that_is_not_foreseen_is_drawn_as_unknown_and_a_far_deadline_not() -> None:
     far = course(end_at=None, deadline_at=SUNDAY_NOON + 200_000, batch_id="<b>")
     svg = course_plot([far], SUNDAY_NOON)

@@ -4,14 +4,15 @@ For administrators: engines have addresses. The history is that of
 `GET /v1/admin/engines/{name}/history`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from starlette.requests import Request
 
 from lowtide import limits
 from lowtide.api.console.replicas.live_words import all_sentence, live_sentence
-from lowtide.api.middleware.caller import identify, require
+from lowtide.api.middleware.caller import identify, require, services_of
 from lowtide.api.objects.engines import EngineList, EngineObject
 from lowtide.api.objects.forecast import ModelForecast
 from lowtide.api.objects.history import EngineHistoryObject
@@ -20,6 +21,8 @@ from lowtide.api.plots.week_plot import course_plot, week_plot
 from lowtide.api.replicas.engine_history import histories_of
 from lowtide.api.replicas.engines import TAKES_CALLS, engines_named, engines_of
 from lowtide.api.replicas.forecast import forecast_of
+from lowtide.core.batches.batch import Batch
+from lowtide.core.errors import LowtideError
 
 HOURS: Final = (1, 6, 36)
 """The times that a page of one engine can show."""
@@ -68,16 +71,41 @@ async def load_week(request: Request) -> dict[str, Any]:
     """The learned capacity of each model by hour of the week, and the course of its batches."""
     require(identify(request), ("admin",))
     forecast = await forecast_of(request)
-    return {"at": forecast.at, "models": [_week(each, forecast.at) for each in forecast.data]}
+    names = await _names(request, forecast.data)
+    return {
+        "at": forecast.at,
+        "names": names,
+        "models": [_week(each, forecast.at, names) for each in forecast.data],
+    }
 
 
-def _week(model: ModelForecast, at: float) -> dict[str, Any]:
+async def _names(request: Request, models: Sequence[ModelForecast]) -> dict[str, str]:
+    """The names of the batches that are drawn, of those of the caller's project: their pages are
+    open to it.
+    """
+    services, project_id = services_of(request), identify(request).project_id
+    batches: dict[str, Batch] = {}
+    for model in models:
+        for each in model.batches[: limits.CONSOLE_COURSES_DRAWN]:
+            with suppress(LowtideError):
+                batches[each.batch_id] = await services.batches.get(project_id, each.batch_id)
+    files = await services.files.names(
+        project_id, [batch.input_file_id for batch in batches.values()]
+    )
+    return {
+        batch_id: batch.metadata.get("name") or files.get(batch.input_file_id, "") or batch_id
+        for batch_id, batch in batches.items()
+    }
+
+
+def _week(model: ModelForecast, at: float, names: Mapping[str, str]) -> dict[str, Any]:
     drawn = model.batches[: limits.CONSOLE_COURSES_DRAWN]
     return {
         "its": model,
         "rate": model.rate,
         "week": week_plot(model.hours, at),
-        "courses": course_plot(drawn, at) if drawn else None,
+        "most": max((each.p50 for each in model.hours), default=None),
+        "courses": course_plot(drawn, at, names) if drawn else None,
         "batches": drawn,
         "undrawn": len(model.batches) - len(drawn),
         "foreseen": [each for each in drawn if each.end_at is not None],

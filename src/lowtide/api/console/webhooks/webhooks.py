@@ -55,7 +55,8 @@ async def test_webhook(request: Request, _fields: Fields) -> Response:
     if attempt.status_code is None:
         message = f"The endpoint could not be called: {attempt.failure}."
         return await show(request, page, LowtideError("webhook_unreachable", message))
-    return await show(request, page, told=f"Sent {event_type}: answered {attempt.status_code}.")
+    told = f"Sent {event_type}: answered {attempt.status_code}."
+    return await show(request, page, told=f"{told} A test is not listed below.")
 
 
 @form_on(_PAGE)

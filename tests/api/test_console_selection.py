@@ -10,8 +10,6 @@ from console_client import FORM, HTML, csrf_in, get, post, sign_in
 from tenant_env import Env, Tenant, line
 
 from lowtide import limits
-from lowtide.api.console.batches.batch_rows import unrun_in
-from lowtide.core.batches.failures import FailureGroup
 
 
 def press(
@@ -230,10 +228,7 @@ def test_lines_that_never_ran_are_not_called_failed(env: Env) -> None:
     assert '<dt>Failed</dt><dd class="bad">1</dd>' in page
     assert "<dt>Not run</dt><dd>3</dd>" in page
     listed = text_of(get(env.http_api, "/", cookie))
-    assert "1 of 5 answered" in listed
+    assert '2 of 5, <span class="bad">1 failed</span>, 3 not run' in listed
+    told = tenant.ask("GET", f"/v1/batches/{batch.id}").json
+    assert (told["request_counts"]["failed"], told["not_run_count"]) == (4, 3)
     assert "4 failed" not in listed
-
-
-def test_lines_that_no_engine_saw_are_counted_apart() -> None:
-    groups = [FailureGroup("400", "too long", 5), FailureGroup("batch_expired", "late", 2)]
-    assert unrun_in(groups) == 2

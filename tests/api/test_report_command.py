@@ -68,7 +68,7 @@ def test_a_running_batch_is_reported_as_it_is_now(
     capsys.readouterr()
     assert main(["report", batch_id, "-o", "-"]) == 0
     page = capsys.readouterr().out
-    assert "<dt>Left</dt><dd>2</dd>" in page
+    assert "<dt>To go</dt><dd>2</dd>" in page
     assert "r-2" in page
     assert main(["report", batch_id, "-o", str(tmp_path / "none" / "r.html")]) == 2
     assert main(["report", "batch_none", "-o", str(tmp_path / "r.html")]) == 2

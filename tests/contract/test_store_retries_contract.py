@@ -105,6 +105,23 @@ async def test_what_is_kept_of_the_lines_comes_with_the_end(world: StoreFixture)
     assert await kept.failures(batch.id) == count.groups
 
 
+async def test_lines_that_no_engine_saw_are_counted_by_batch(world: StoreFixture) -> None:
+    batch = await world.running(("m", 4))
+    await world.settle(await world.claim_one(), failed=3)
+    count = FailureCount()
+    count.add(1, LineFailure("400", "too long"))
+    for line in (2, 3):
+        count.add(line, LineFailure("batch_cancelled", "not executed"))
+    assert await world.store.lifecycle.finish(
+        await world.assembly(),
+        output=result_file(batch, "out", 1),
+        errors=result_file(batch, "err", 3),
+        now=world.now,
+        end=BatchEnd(failed=b"failed", succeeded=b"", failures=count.groups),
+    )
+    assert await world.store.retries.unexecuted([batch.id, "other"]) == {batch.id: 2}
+
+
 # ---- groups of failures
 
 

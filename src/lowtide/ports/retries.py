@@ -62,6 +62,11 @@ class RetryStore(Protocol):
         """The sets by batch; one that has none of that kind is missing."""
         ...
 
+    async def unexecuted(self, batch_ids: list[str]) -> Mapping[str, int]:
+        """How many failed lines of each ended batch no engine saw, as `UnexecutedCode` says; one
+        that has none is missing."""
+        ...
+
     async def failures(self, batch_id: str) -> tuple[FailureGroup, ...]:
         """The groups of its failures so far, `FAILURE_SHAPES_MAX` and one more at most."""
         ...

@@ -7,19 +7,20 @@ transaction, so two retries of one tree never both find it at rest.
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.batches.batch import Batch
 from lowtide.core.batches.failures import FailureGroup
+from lowtide.core.batches.line import UNEXECUTED_MESSAGES
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.ports.retries import LineSetKind, RetryConflict
 from lowtide.store.batches import check_batch_quota, insert_batch
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.connection.notify import announce
-from lowtide.store.schema.retry_tables import line_sets
+from lowtide.store.schema.retry_tables import failure_groups, line_sets
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import batches, files
 from lowtide.store.statements.failures import failures_of
@@ -78,6 +79,16 @@ class SqlRetries:
         )
         async with self._db.read() as conn:
             return {row.batch_id: row.data for row in await conn.execute(these)}
+
+    async def unexecuted(self, batch_ids: list[str]) -> Mapping[str, int]:
+        groups = failure_groups.c
+        these = (
+            select(groups.batch_id, func.sum(groups.requests).label("requests"))
+            .where(groups.batch_id.in_(batch_ids), groups.code.in_(UNEXECUTED_MESSAGES))
+            .group_by(groups.batch_id)
+        )
+        async with self._db.read() as conn:
+            return {row.batch_id: int(row.requests) for row in await conn.execute(these)}
 
     async def failures(self, batch_id: str) -> tuple[FailureGroup, ...]:
         async with self._db.read() as conn:

@@ -12,12 +12,15 @@ def expired(closed_at: int, total: int = 400) -> BatchObject:
         expires_at=7_200,
         finalizing_at=closed_at,
         expired_at=closed_at + 1,
-        request_counts=CountsObject(total=total, completed=min(total, 30), failed=total - 30),
+        request_counts=CountsObject(
+            total=total, completed=min(total, 30), failed=max(0, total - 30)
+        ),
+        not_run_count=max(0, total - 30),
     )
 
 
 def test_an_expired_batch_says_how_far_it_came() -> None:
-    told = "Its window of 2h ended: 30 of 400 requests had an answer."
+    told = "Its window of 2h ended: 30 of 400 requests had run."
     assert ended_because(expired(closed_at=7_201)) == told
     assert "was not read by then" in ended_because(expired(closed_at=7_201, total=0))
 

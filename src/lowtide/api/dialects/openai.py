@@ -96,6 +96,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
         cautious_eta_seconds=seconds(progress.cautious_eta_s),
         cautious_completion_at=unix(progress.cautious_completion_at),
         feasibility=feasibility(progress.verdict),
+        not_run_count=progress.unexecuted,
         retry_of=batch.retry_of,
         holds=batch.holds,
         webhook=batch.webhook,

@@ -76,6 +76,7 @@ def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
         cautious_eta_seconds=openai.seconds(progress.cautious_eta_s),
         cautious_completion_at=iso(progress.cautious_completion_at),
         feasibility=openai.feasibility(progress.verdict),
+        not_run_count=progress.unexecuted,
         retry_of=batch.retry_of,
         holds=batch.holds,
         webhook=batch.webhook,

@@ -26,7 +26,7 @@ class CountsObject(msgspec.Struct, frozen=True):
         return self.completed + self.failed
 
     @property
-    def not_run(self) -> int:
+    def to_go(self) -> int:
         """Requests that have not ended."""
         return max(0, self.total - self.settled)
 
@@ -117,6 +117,8 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     `waiting_reasons`: all conditions that hold it at present; the first is the gravest, and is what
     `reason` says. Empty while it moves.
 
+    `not_run_count`: of a batch that ended early, how many of `request_counts.failed` no engine saw.
+
     `cautious_eta_seconds` and `cautious_completion_at`: until when it is done at the pace that is
     reached in four weeks of five, or at its own of the last ten minutes, whichever is later; null
     where that is unknown, or not a minute later than the usual end.
@@ -154,6 +156,7 @@ class BatchObject(ResultFiles, frozen=True, kw_only=True):
     cautious_eta_seconds: int | None = None
     cautious_completion_at: int | None = None
     feasibility: FeasibilityObject | None = None
+    not_run_count: int = 0
     retry_of: str | None = None
     holds: tuple[str, ...] = ()
     webhook: str | None = None
@@ -200,6 +203,7 @@ class BatchJob(ResultFiles, frozen=True, kw_only=True):
     cautious_eta_seconds: int | None
     cautious_completion_at: str | None
     feasibility: FeasibilityObject | None
+    not_run_count: int
     retry_of: str | None
     holds: tuple[str, ...]
     webhook: str | None

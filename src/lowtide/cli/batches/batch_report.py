@@ -163,9 +163,14 @@ def counts_of(batch: BatchView) -> str:
     if not counts.total:
         return "none were run" if batch.is_over else "not counted yet"
     words = [f"[green]{counts.completed:,} succeeded[/]"]
-    words.append(f"[red]{counts.failed:,} failed[/]" if counts.failed else "none failed")
-    if counts.not_run:
-        words.append(f"{counts.not_run:,} {'not run' if batch.is_over else 'to go'}")
+    failed, never_run = batch.seen_and_failed, batch.not_run_count
+    words.append(f"[red]{failed:,} failed[/]" if failed else "none failed")
+    if batch.is_over:
+        never_run += counts.to_go
+    elif counts.to_go:
+        words.append(f"{counts.to_go:,} to go")
+    if never_run:
+        words.append(f"{never_run:,} not run")
     return f"{counts.total:,}: {', '.join(words)}"
 
 

@@ -183,7 +183,7 @@ def list_batches(
         (
             table.whole("id"),
             table.whole("status"),
-            *map(table.number, ("succeeded", "failed", "not run")),
+            *map(table.number, ("succeeded", "failed", "not run", "to go")),
             created,
             *(table.name(heading) for heading in wide),
         ),
@@ -192,8 +192,9 @@ def list_batches(
                 batch.id,
                 listed_status(batch),
                 f"{batch.counts.completed:,}",
-                f"{batch.counts.failed:,}",
-                f"{batch.counts.not_run:,}",
+                f"{batch.seen_and_failed:,}",
+                f"{batch.not_run_count:,}",
+                f"{batch.counts.to_go:,}",
                 shown_time(batch.created_at),
                 *(what(batch) for what in wide.values()),
             )

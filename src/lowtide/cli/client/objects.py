@@ -37,6 +37,11 @@ class BatchView(BatchObject, frozen=True, kw_only=True):
         return self.request_counts
 
     @property
+    def seen_and_failed(self) -> int:
+        """Lines that an engine saw and that failed: those that were never run are counted apart."""
+        return self.request_counts.failed - self.not_run_count
+
+    @property
     def output_id(self) -> str | None:
         """The id of the file of results: those so far, or all of them once the batch is over."""
         return self.output_file_id or self.partial_output_file_id

@@ -57,6 +57,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Feasibility = UNKNOWN
     queue_position: int | None = None
     """The place of a batch that waits for enqueued tokens: 1 for the next one."""
+    unexecuted: int = 0
+    """Lines of a batch that has ended, among its failed ones, that no engine saw."""
 
 
 LIVE_LOAD: Final = "live load"

@@ -43,6 +43,7 @@ from lowtide.service.batches.new_batch import (
     check_model,
     check_window,
 )
+from lowtide.service.batches.unexecuted import with_unexecuted
 from lowtide.service.idempotency.idempotency import earlier_batch, reused
 from lowtide.service.webhooks.webhooks import WebhookService
 
@@ -283,7 +284,7 @@ class BatchService:
                     pace=paces.get(batch.id, NOTHING_MEASURED),
                 )
             )
-        return reported
+        return await with_unexecuted(self._store.retries, batches, reported)
 
     async def waiting(self) -> int:
         """Requests of batches that run, of all projects, which no worker has taken yet."""

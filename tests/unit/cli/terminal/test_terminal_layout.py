@@ -87,6 +87,9 @@ def test_counts_say_what_succeeded_failed_and_never_ran() -> None:
     counts = CountsObject(total=200, completed=190, failed=7)
     over = BatchView(id="b", status="expired", request_counts=counts)
     assert counts_of(over) == "200: [green]190 succeeded[/], [red]7 failed[/], 3 not run"
+    told = CountsObject(total=200, completed=190, failed=10)
+    over = BatchView(id="b", status="cancelled", request_counts=told, not_run_count=10)
+    assert counts_of(over) == "200: [green]190 succeeded[/], none failed, 10 not run"
     running = BatchView(id="b", status="in_progress", request_counts=counts)
     assert counts_of(running).endswith("3 to go")
 

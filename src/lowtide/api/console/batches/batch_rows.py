@@ -1,39 +1,23 @@
 """What rows, bars and steps of pages and reports say of a batch, beside the API's fields. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from lowtide.api.console.batches.ended_reason import ended_because
 from lowtide.api.objects.batches import BatchObject
 from lowtide.core.batches.batch import STEERABLE, TERMINAL, Batch
-from lowtide.core.batches.failures import FailureGroup
-from lowtide.core.batches.line import UnexecutedCode
 
 Context = dict[str, Any]
 """What a template is filled with."""
 
-_NEVER_RUN: Final = frozenset(get_args(UnexecutedCode))
 
-
-def without_answer(batch: BatchObject) -> int:
-    """Lines that a list does not call failed: of a batch that ended early it is not known here how
-    many of them an engine saw.
-    """
-    return batch.request_counts.failed if batch.status in ("expired", "cancelled") else 0
-
-
-def unrun_in(groups: Sequence[FailureGroup]) -> int:
-    """Lines of the error file that no engine saw: their batch ended before."""
-    return sum(each.requests for each in groups if each.code in _NEVER_RUN)
-
-
-def row_of(batch: BatchObject, filenames: Mapping[str, str], unrun: int = 0) -> Context:
-    """A batch with what a page says of it beside the object's own fields. `unrun`: lines of the
-    error file that no engine saw.
+def row_of(batch: BatchObject, filenames: Mapping[str, str]) -> Context:
+    """A batch with what a page says of it beside the object's own fields. `failed`: lines that an
+    engine saw; those that were never run are not called failed.
     """
     counts = batch.request_counts
-    failed = counts.failed - unrun
+    failed = counts.failed - batch.not_run_count
     total = max(counts.total, 1)
     filename = filenames.get(batch.input_file_id, "")
     return {

@@ -16,8 +16,6 @@ from lowtide.api.console.batches.batch_rows import (
     mean_rate,
     row_of,
     steps_of,
-    unrun_in,
-    without_answer,
 )
 from lowtide.api.console.batches.buttons import buttons_of, retry_question
 from lowtide.api.console.batches.ended_reason import has_good_input, title_of_errors
@@ -62,7 +60,7 @@ async def load_batches(request: Request) -> Context:
         "filter_states": STATES_OFFERED,
         "batches": [
             {
-                **row_of(each, names, without_answer(each)),
+                **row_of(each, names),
                 "element": f"row-{each.id}",
                 "owner": batch.user_id,
                 "rate": mean_rate(batch, now),
@@ -95,9 +93,8 @@ async def load_batch(request: Request, batch_id: str) -> Context:
         await services.retries.failures(project_id, batch_id) if shown.request_counts.failed else ()
     )
     tree = await _tree(request, batch)
-    unrun = unrun_in(groups)
     return {
-        **row_of(shown, names, unrun),
+        **row_of(shown, names),
         **tree,
         "stored": batch,
         "buttons": buttons_of(shown, tree["unfinished_id"]),

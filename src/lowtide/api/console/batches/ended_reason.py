@@ -19,7 +19,7 @@ def ended_because(batch: BatchObject) -> str:
     """Why it failed or expired; empty for any other batch."""
     if batch.status == "expired":
         counts = batch.request_counts
-        done = f"{counts.completed:,} of {counts.total:,} requests had an answer"
+        done = f"{counts.settled - batch.not_run_count:,} of {counts.total:,} requests had run"
         words = f"Its window of {batch.completion_window} ended: " + (
             f"{done}." if counts.total else "its file was not read by then."
         )

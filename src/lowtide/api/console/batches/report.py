@@ -13,7 +13,7 @@ import msgspec
 from markupsafe import Markup
 
 from lowtide import limits
-from lowtide.api.console.batches.batch_rows import row_of, steps_of, unrun_in
+from lowtide.api.console.batches.batch_rows import row_of, steps_of
 from lowtide.api.console.batches.ended_reason import title_of_errors
 from lowtide.api.console.batches.history_view import event_row, pace_of
 from lowtide.api.console.batches.shown_lines import shown_line
@@ -53,7 +53,7 @@ def render_report(report: ReportedBatch) -> str:
     """The HTML of the report."""
     batch = report.batch
     groups = [_group(each) for each in report.failures]
-    row = row_of(batch, {batch.input_file_id: report.filename}, unrun_in(groups))
+    row = row_of(batch, {batch.input_file_id: report.filename})
     budget = limits.REPORT_SAMPLES_BYTES_MAX
     results, spent = _shown(report.results, budget // 2)
     errors, _ = _shown(report.errors, budget - spent)

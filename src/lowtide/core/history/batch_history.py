@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
-from lowtide.core.batches.batch import Batch
 
 
 class BatchTotals(msgspec.Struct, frozen=True, array_like=True):
@@ -49,15 +48,6 @@ class BatchTotals(msgspec.Struct, frozen=True, array_like=True):
 
 
 NOTHING: Final = BatchTotals()
-
-
-def totals_of(batch: Batch, seen: BatchTotals = NOTHING) -> BatchTotals:
-    """The batch's counters. Once it expired or was cancelled it counts what never ran as failed;
-    then the failures are those that were `seen` before."""
-    counts, usage = batch.counts, batch.usage
-    ran_all = batch.status not in ("expired", "cancelled")
-    failed = counts.failed if ran_all else min(seen.failed, counts.failed)
-    return BatchTotals(counts.completed, failed, usage.input_tokens, usage.output_tokens)
 
 
 class RateBucket(msgspec.Struct, frozen=True, array_like=True):

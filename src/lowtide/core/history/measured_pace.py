@@ -6,7 +6,7 @@ which a batch was held, or waited for its first result, is in no pace.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from lowtide import limits
 from lowtide.core.batches.batch import Batch
 from lowtide.core.history.batch_events import BatchEvent
-from lowtide.core.history.batch_history import BatchHistory, advanced, spans, totals_of
+from lowtide.core.history.batch_history import BatchHistory
 
 Stretch = tuple[datetime, datetime]
 """Two instants: from and to."""
@@ -39,12 +39,14 @@ def measured_pace(
     was none; `pauses`: those noted and their ends, the first first."""
     if batch.in_progress_at is None or batch.first_settled_at is None:
         return NOTHING_MEASURED
-    held = held_stretches(pauses, now if batch.holds else None)
+    first = batch.first_settled_at
+    stretches = held_stretches(pauses, now if batch.holds else None)
+    held = [(max(begin, first), end) for begin, end in stretches if end > first]
     history = history or BatchHistory.begin(batch.in_progress_at)
-    left_out = [(batch.in_progress_at, batch.first_settled_at), *held]
+    left_out = [(batch.in_progress_at, first), *held]
     return MeasuredPace(
-        _within(held, batch.first_settled_at, now),
-        _recent_per_s(advanced(history, totals_of(batch), now), left_out, now),
+        sum((min(end, now) - begin).total_seconds() for begin, end in held),
+        _recent_per_s(history, left_out, batch.counts.settled, now),
     )
 
 
@@ -69,22 +71,31 @@ def held_stretches(events: Iterable[BatchEvent], until: datetime | None) -> list
 
 
 def _recent_per_s(
-    history: BatchHistory, left_out: Sequence[Stretch], now: datetime
+    history: BatchHistory, left_out: Sequence[Stretch], settled: int, now: datetime
 ) -> float | None:
-    """Requests a second in the last buckets that have `RECENT_PACE_S` of other time."""
-    requests, seconds = 0, 0.0
-    for span in reversed(spans(history, now)):
-        requests += span.done.requests
-        end = span.at + timedelta(seconds=span.seconds)
-        seconds += span.seconds - _within(left_out, span.at, end)
+    """Requests a second in the last buckets that have `RECENT_PACE_S` of other time. `settled`:
+    requests so far; what the history has not seen of them was done lately.
+
+    Only these buckets are looked at, in seconds since the begin: a list of a hundred batches does
+    this at each look.
+    """
+    width_s, until_s = history.width_s, (now - history.begun_at).total_seconds()
+    done = {each.index: each.done.requests for each in history.buckets}
+    gaps_s = [
+        ((begin - history.begun_at).total_seconds(), (end - history.begun_at).total_seconds())
+        for begin, end in left_out
+    ]
+    requests, seconds = max(0, settled - history.seen.requests), 0.0
+    for index in range(int(max(0.0, until_s) // width_s), -1, -1):
+        begin_s, end_s = index * width_s, min(until_s, (index + 1) * width_s)
+        requests += done.get(index, 0)
+        seconds += end_s - begin_s
+        seconds -= sum(
+            max(0.0, min(end_s, gap_end_s) - max(begin_s, gap_begin_s))
+            for gap_begin_s, gap_end_s in gaps_s
+        )
         if seconds >= limits.RECENT_PACE_S:
             break
     if seconds < limits.RECENT_PACE_S_MIN or not requests:
         return None
     return requests / seconds
-
-
-def _within(stretches: Iterable[Stretch], since: datetime, until: datetime) -> float:
-    """Seconds from `since` to `until` that lie in one of them. They do not overlap."""
-    shared = (min(end, until) - max(begin, since) for begin, end in stretches)
-    return sum(max(0.0, each.total_seconds()) for each in shared)

@@ -11,7 +11,7 @@ from functools import reduce
 from lowtide import limits
 from lowtide.core.batches.batch import Batch
 from lowtide.core.history.batch_events import BatchEvent, events_of
-from lowtide.core.history.batch_history import BatchHistory, RateSpan, advanced, spans, totals_of
+from lowtide.core.history.batch_history import BatchHistory, BatchTotals, RateSpan, advanced, spans
 from lowtide.core.history.batch_parts import BatchPart
 from lowtide.core.history.replica_history import (
     EMPTY,
@@ -42,7 +42,7 @@ class HistoryService:
         kept = await self._store.of_batch(batch.id)
         history = kept or BatchHistory.begin(batch.in_progress_at)
         until = batch.finalizing_at or batch.ended_at or self._clock.now()
-        history = advanced(history, totals_of(batch, history.seen), until)
+        history = advanced(history, _totals(batch, history.seen), until)
         return spans(history, max(until, history.seen_at))
 
     async def parts(self, batch: Batch) -> Sequence[BatchPart]:
@@ -91,3 +91,12 @@ class HistoryService:
             for begin, end in stretches(marked)
             if begin < until
         ]
+
+
+def _totals(batch: Batch, seen: BatchTotals) -> BatchTotals:
+    """The batch's counters. Once it expired or was cancelled it counts what never ran as failed;
+    then the failures are those that were seen before."""
+    counts, usage = batch.counts, batch.usage
+    ran_all = batch.status not in ("expired", "cancelled")
+    failed = counts.failed if ran_all else min(seen.failed, counts.failed)
+    return BatchTotals(counts.completed, failed, usage.input_tokens, usage.output_tokens)

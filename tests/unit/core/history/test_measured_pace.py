@@ -61,6 +61,13 @@ def test_the_wait_for_the_first_result_is_in_no_pace() -> None:
     assert pace.recent_per_s == pytest.approx(1.0)
 
 
+def test_a_hold_before_the_first_result_is_left_out_once() -> None:
+    pauses = [event("paused", 100), event("resumed", 700)]
+    pace = measured_pace(batch(100, first_result_s=500), seen((800, 100)), pauses, after(800))
+    assert pace.held_s == 200
+    assert pace.recent_per_s == pytest.approx(1.0)
+
+
 def test_too_short_a_time_is_not_measured() -> None:
     short_s = limits.RECENT_PACE_S_MIN - 1
     assert measured_pace(batch(50), seen((short_s, 50)), (), after(short_s)).recent_per_s is None

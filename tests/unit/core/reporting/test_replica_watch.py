@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from lowtide import limits
+from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.reporting.replica_state import READY, Condition, ReplicaState
 from lowtide.core.reporting.replica_watch import ReplicaEvent, ReplicaSnapshot, ReplicaWatch
@@ -88,6 +89,18 @@ def test_a_report_says_since_when_and_names_no_address_to_tenants() -> None:
     assert report.since == NOW - timedelta(seconds=15)
     assert report.public_reason == "refused by (address)"
     assert (report.name, report.models) == ("gpu-1", ("m",))
+
+
+def test_a_report_tells_how_soon_live_calls_should_begin_where_that_steers() -> None:
+    controller = WindowController(ttft_slo_s=0.5)
+    steered = Replica("http://10.0.0.2:8000/v1", frozenset({"m"}), 4, controller=controller)
+    for replica, target_s in ((REPLICA, None), (steered, 0.5)):
+        seen = ReplicaSnapshot(replica=replica, state=READY, is_open=False)
+        watch = ReplicaWatch()
+        watch.see([seen], 0.0)
+        (report,) = watch.reports([seen], NOW, 0.0)
+        assert report.load is not None
+        assert report.load.live_target_s == target_s
 
 
 def test_a_state_that_knows_since_when_is_believed() -> None:

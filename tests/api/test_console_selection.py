@@ -124,6 +124,17 @@ def test_a_retry_of_several_batches_asks_first_how_many_lines_run_again(env: Env
     assert ended[0] not in report
 
 
+def test_what_a_retry_would_run_is_told_to_programs_too(env: Env) -> None:
+    tenant = env.tenant()
+    ended = env.ended_batch(tenant).id
+    path = f"/v1/batches/{ended}/retry"
+    assert tenant.ask("GET", path).json["lines"] == 1
+    assert tenant.ask("GET", f"{path}?only=cancelled").status == 409
+    tenant.ask("POST", path, {})
+    assert tenant.ask("GET", path).json["error"]["code"] == "retry_unfinished"
+    assert len(retries_of(tenant)) == 1
+
+
 def test_a_batch_and_its_ended_retry_are_counted_and_run_once(env: Env) -> None:
     tenant = env.tenant()
     first, cookie = env.ended_batch(tenant).id, sign_in(tenant)

@@ -22,6 +22,7 @@ from lowtide.api.objects.failures import (
     FailureExampleObject,
     FailureGroupList,
     FailureGroupObject,
+    RetryCount,
 )
 from lowtide.api.openapi.answers import TEXT, DescribedAnswer, answers, json_body, refusals
 from lowtide.api.openapi.routes import Routes, read_query
@@ -81,6 +82,37 @@ async def retry(request: Request, batch_id: str) -> Response:
     )
     set_audit_subject(request, batch.id)
     return await answer_batch(request, batch)
+
+
+class CountRetry(msgspec.Struct, frozen=True):
+    """The query of a count: which lines without success, as in the body of a retry."""
+
+    only: str = "all_unsuccessful"
+
+
+@routes.add(
+    "GET",
+    "/v1/batches/{batch_id}/retry",
+    answers(
+        RetryCount,
+        "invalid_value",
+        "batch_not_found",
+        "batch_not_ended",
+        "batch_failed",
+        "retry_unfinished",
+        "nothing_to_retry",
+        "input_gone",
+        "file_expired",
+        "file_lost",
+    ),
+    parameters=CountRetry,
+)
+async def count_retry(request: Request, batch_id: str) -> Response:
+    """How many lines a retry would run now, or why it would be refused. Changes nothing."""
+    asked = RetryBatch(only=read_query(request, CountRetry).only)
+    project_id = identify(request).project_id
+    lines = await services_of(request).retries.count(project_id, batch_id, asked)
+    return json_response(RetryCount(batch_id=batch_id, lines=lines))
 
 
 @routes.add("GET", "/v1/batches/{batch_id}/retries", answers(BatchPage, "batch_not_found"))

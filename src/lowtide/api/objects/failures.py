@@ -30,6 +30,15 @@ class FailureGroupObject(msgspec.Struct, frozen=True, kw_only=True):
     examples: tuple[FailureExampleObject, ...] = ()
 
 
+class RetryCount(msgspec.Struct, frozen=True, kw_only=True):
+    """What a retry made now would run. `lines` null: all lines of a file that was not read before
+    its batch ended."""
+
+    object: Literal["batch.retry_count"] = "batch.retry_count"
+    batch_id: str
+    lines: int | None
+
+
 class FailureGroupList(msgspec.Struct, frozen=True, kw_only=True):
     """The largest group first; `total` is the sum of their counts."""
 

@@ -103,7 +103,8 @@ def _tell(address: str, *, as_json: bool) -> None:
         print(json.dumps({"address": address}), flush=True)
     else:
         print(f"\n    Open {address}    (Ctrl-C ends everything)", flush=True)
-        print(f"    In another terminal: export LOWTIDE_SERVER={address}\n", flush=True)
+        print(f"    In another terminal: export LOWTIDE_SERVER={address}", flush=True)
+        print(f"    or give each command: --server {address}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def test_a_file_is_uploaded_priced_and_made_a_batch_without_a_script(env: Env) -
     assert told["requests"] == 2
     assert f"<dd>{told['totals']['input_tokens']}</dd>" in page
     assert "<dd>20</dd>" in page
+    assert "All 2 lines can run." in page
     assert "no engine that serves it is running" in page
     once = re.search(r'name="once" value="(\w+)"', page)
     token = re.search(r'name="csrf" value="(\w+)"', page)

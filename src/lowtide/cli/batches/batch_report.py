@@ -78,6 +78,7 @@ def show_batch(batch: BatchView) -> None:
         ("requests", counts_of(batch)),
         ("done in about", _time_left(batch)),
         ("window", _window(batch)),
+        ("priority", str(batch.priority)),
         ("tokens", _tokens(batch)),
         ("cost", _cost(batch)),
         ("endpoint", escape(batch.endpoint)),
@@ -118,6 +119,19 @@ def model_of(batch: BatchView) -> str:
 def metadata_of(batch: BatchView) -> str:
     """`team=evals, run=7`."""
     return ", ".join(f"{key}={value}" for key, value in (batch.metadata or {}).items())
+
+
+def name_first(batch: BatchView) -> str:
+    """`night run, team=evals`: the metadata with the bare name first, for where there is little
+    room."""
+    pairs = dict(batch.metadata or {})
+    named = [pairs.pop("name")] if "name" in pairs else []
+    return ", ".join([*named, *(f"{key}={value}" for key, value in pairs.items())])
+
+
+def short_model_of(batch: BatchView) -> str:
+    """The model without its owner."""
+    return model_of(batch).rpartition("/")[2]
 
 
 def note_window(batch: BatchView) -> None:

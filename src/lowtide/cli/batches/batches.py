@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -15,8 +15,10 @@ from lowtide.cli.batches.batch_report import (
     listed_status,
     metadata_of,
     model_of,
+    name_first,
     note_window,
     sentence,
+    short_model_of,
     show_batch,
     show_end,
 )
@@ -137,6 +139,9 @@ def _is_path(file: str) -> bool:
     return is_standard(path) or path.exists() or bool(path.suffix) or len(path.parts) > 1
 
 
+_ROOMY_COLUMNS: Final = 140  # from here on names and instants have room beside each other
+
+
 @app.command(
     "list",
     epilog=examples(
@@ -175,10 +180,16 @@ def list_batches(
     if not batches:
         console.info("No batch is like that." if typed.strip() else "No batch yet.")
         return
-    created, shown_time = table.created()
-    wide = {} if console.is_narrow() else {"model": model_of}
+    show_list(batches)
+
+
+def show_list(batches: Sequence[BatchView]) -> None:
+    """Prints a row for each; the fewer columns the terminal has, the less of it."""
+    created, shown_time = table.created(_ROOMY_COLUMNS)
+    has_room = not console.is_narrow(_ROOMY_COLUMNS)
+    wide = {} if console.is_narrow() else {"model": model_of if has_room else short_model_of}
     if wide and any(batch.metadata for batch in batches):
-        wide["metadata"] = metadata_of
+        wide["metadata"] = metadata_of if has_room else name_first
     table.show_table(
         (
             table.whole("id"),

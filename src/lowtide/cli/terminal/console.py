@@ -31,9 +31,10 @@ NARROW_COLUMNS: Final = 110
 _words_to = OUT
 
 
-def is_narrow() -> bool:
-    """Returns whether standard output is a terminal that has no room for long tables."""
-    return OUT.is_terminal and OUT.width < NARROW_COLUMNS
+def is_narrow(columns: int = NARROW_COLUMNS) -> bool:
+    """Returns whether standard output is a terminal that has no room for long tables, of so many
+    columns."""
+    return OUT.is_terminal and OUT.width < columns
 
 
 @contextmanager

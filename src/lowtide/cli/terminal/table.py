@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from lowtide.cli.terminal.console import OUT, cell, is_narrow, printable, write
+from lowtide.cli.terminal.console import NARROW_COLUMNS, OUT, cell, is_narrow, printable, write
 from lowtide.cli.terminal.units import human_age, human_instant
 
 _NAME_COLUMNS_MIN: Final = 12
@@ -49,10 +49,10 @@ _LAYOUT: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def created() -> tuple[Column, Callable[[int | None], str]]:
+def created(columns: int = NARROW_COLUMNS) -> tuple[Column, Callable[[int | None], str]]:
     """Returns the column of when a thing was made, and what shows the Unix timestamp of one: its
-    age where there is no room for the instant."""
-    if is_narrow():
+    age where there is no room for the instant, on a terminal of fewer columns."""
+    if is_narrow(columns):
         return whole("age"), human_age
     return whole("created"), human_instant
 

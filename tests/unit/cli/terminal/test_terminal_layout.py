@@ -6,6 +6,7 @@ import pytest
 
 from lowtide.api.objects.batches import CountsObject, LineErrorObject, WaitingReason
 from lowtide.cli.batches.batch_report import counts_of, line_error_markup, show_batch
+from lowtide.cli.batches.batches import show_list
 from lowtide.cli.client.objects import BatchView
 from lowtide.cli.suggestions import suggestion
 from lowtide.cli.terminal import console, table, units
@@ -29,7 +30,11 @@ class Screen:
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    made = Screen(60)
+    return _shown_on(60, monkeypatch)
+
+
+def _shown_on(width: int, monkeypatch: pytest.MonkeyPatch) -> Screen:
+    made = Screen(width)
     monkeypatch.setattr(console, "OUT", made.console)
     monkeypatch.setattr(console, "_words_to", made.console)
     monkeypatch.setattr(table, "OUT", made.console)
@@ -158,3 +163,24 @@ def test_a_batch_is_done_in_a_usual_time_or_a_longer_one(
     )
     (line,) = (each for each in screen.lines if each.startswith("done in about"))
     assert line.removeprefix("done in about").strip() == shown
+
+
+def test_a_list_of_batches_shows_whole_names_on_120_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = _shown_on(120, monkeypatch)
+    batch = BatchView(
+        id="batch_bcc5318273f9c1cbc53817fb",
+        status="in_progress",
+        model="Qwen/Qwen3-8B",
+        created_at=1_795_000_000,
+        metadata={"team": "evals", "name": "Corpus embeddings"},
+    )
+    show_list([batch])
+    assert "Corpus embeddings" in screen.lines[1]
+    assert " Qwen3-8B " in screen.lines[1]
+
+
+def test_a_batch_tells_its_priority(screen: Screen) -> None:
+    show_batch(BatchView(id="b", status="in_progress", priority=7))
+    assert [line.split() for line in screen.lines if "priority" in line] == [["priority", "7"]]

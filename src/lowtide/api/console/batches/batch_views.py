@@ -153,6 +153,7 @@ async def load_lines(request: Request, batch_id: str) -> Context:
         "batch_id": batch_id,
         "name": batch.metadata.get("name") or batch_id,
         "kind": asked.kind,
+        "file_id": batch.output_file_id if asked.kind == "output" else batch.error_file_id,
         "first": asked.first,
         "custom_id": asked.custom_id,
         "wrong": wrong,

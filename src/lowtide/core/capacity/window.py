@@ -126,7 +126,7 @@ class WindowController:
         self.live.see(metrics, max(own_max, len(calls)), live, now_s)
         self.work.polled(change, metrics.running)
         self._pace_prompts(change, calls, now_s)
-        self._steer(change, len(calls), live, now_s)
+        self._steer(change, calls, live, now_s)
         self._fit(calls)
 
     def revoked(self, calls: int, in_flight: int, now_s: float) -> None:
@@ -221,12 +221,15 @@ class WindowController:
         young = [call.input_tokens for call in by_age if call.prefill_done is None]
         return float(sum(young[:waiting])), float(sum(young[waiting : waiting + 2]))
 
-    def _steer(self, change: MetricsDelta, own: int, live: LiveSeen, now_s: float) -> None:
+    def _steer(
+        self, change: MetricsDelta, calls: Sequence[BatchCall], live: LiveSeen, now_s: float
+    ) -> None:
         """Cuts, or grows if the window is used."""
+        own = len(calls)
         has_metrics = change.itl_p50_s is not None  # else the mean of our own answers stands for it
         p50_s = change.itl_p50_s if has_metrics else self.work.token_gap_s
         has_live = self.live.calls > 0 and not self.bounds_steps
-        if self._is_congested(change):
+        if self._is_congested(change, calls, now_s):
             if own <= limits.WINDOW_CUT_SHOWN * self.window:  # else the last cut is yet to show
                 self._cut(now_s, limits.WINDOW_CUT_EVERY_S, "congestion")
         elif (live.waiting and not self.bounds_steps) or (
@@ -254,14 +257,25 @@ class WindowController:
             return 0.0
         return max(1.0, limits.WINDOW_GROWTH * self._width)
 
-    def _is_congested(self, change: MetricsDelta) -> bool:
+    def _is_congested(self, change: MetricsDelta, calls: Sequence[BatchCall], now_s: float) -> bool:
         metrics = self.metrics
         own_waiting = (metrics.waiting or 0) - self.live.waiting
         # Beside live traffic every prompt that waits is one that a live call may wait behind.
         most = 1.0 if self.live.calls else max(limits.WAITING_MAX, 0.1 * (metrics.running or 0))
         # With the scheduler class those that wait delay nobody, and run when live traffic ebbs.
         queues = own_waiting > most and not (self.bounds_steps and self.live.calls)
+        queues = queues and not self._is_next_step(own_waiting, calls, now_s)
         return queues or change.preemptions > 0 or (metrics.kv_used or 0.0) > limits.KV_CONGESTED
+
+    def _is_next_step(self, waiting: float, calls: Sequence[BatchCall], now_s: float) -> bool:
+        """Whether the engine reads all that wait in one step, as soon as seats are free. Answers of
+        one length end together, and the seats stay empty until as many calls have come.
+        """
+        metrics = self.metrics
+        lacks_memory = (metrics.kv_used or 0.0) > limits.KV_FULL
+        if self.live.is_recent(now_s) or lacks_memory or waiting > (metrics.running or 0):
+            return False
+        return self._unread(calls)[0] <= limits.PREFILL_TOKENS_MAX
 
     def _cut(self, now_s: float, every_s: float, bound: Bound) -> None:
         if now_s - self._cut_at_s >= every_s:

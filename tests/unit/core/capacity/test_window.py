@@ -96,9 +96,30 @@ def test_preemptions_cut_the_window_once_in_five_seconds() -> None:
 
 
 def test_memory_that_is_full_and_a_queue_of_our_own_cut_the_window() -> None:
-    for metrics in (busy(100, kv_used=0.98), EngineMetrics(running=60, waiting=40)):
+    for metrics in (busy(100, kv_used=0.98), EngineMetrics(running=40, waiting=60)):
         ground = Ground(WindowController(100, window_start=100))
         assert ground.poll(metrics) == 85
+
+
+def test_short_prompts_wait_for_the_seats_that_answers_of_one_length_leave_together() -> None:
+    """With fewer, seats stay empty for as long as the next calls take to come."""
+    ground = Ground(WindowController(100, window_start=100))
+    queued = EngineMetrics(running=60, waiting=40)
+    assert ground.poll(queued) == 100
+    assert ground.poll(EngineMetrics(running=60, waiting=40, kv_used=0.95)) == 85
+
+
+def test_prompts_that_are_more_than_one_step_of_the_engine_do_not_wait_there() -> None:
+    controller = WindowController(100, window_start=100)
+    calls = [BatchCall(1.0, limits.PREFILL_TOKENS_MAX // 40 + 1)] * 100
+    controller.observe(EngineMetrics(running=60, waiting=40), calls, 100.0)
+    assert (controller.window, controller.bound) == (85, "congestion")
+
+
+def test_no_prompts_wait_at_the_engine_shortly_after_a_live_call() -> None:
+    ground = Ground(WindowController(100, window_start=100))
+    assert ground.poll(busy(60, live=1), live=LiveSeen(in_flight=1)) == 100
+    assert ground.poll(EngineMetrics(running=60, waiting=40)) == 85
 
 
 def test_after_a_cut_the_window_grows_by_four_percent_a_poll() -> None:

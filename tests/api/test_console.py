@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
+from html import unescape
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,12 @@ def test_results_are_shown_beside_their_requests_as_text(env: Env) -> None:
     assert "r-3" not in page
     assert "r-3" in get(env.http_api, f"{path}?kind=errors", cookie).body.decode()
     assert "r-2" in get(env.http_api, f"{path}?custom_id=r-2", cookie).body.decode()
-    assert "Not found" in get(env.http_api, f"{path}?custom_id=r-9", cookie).body.decode()
+    missing = unescape(get(env.http_api, f"{path}?custom_id=r-9", cookie).body.decode())
+    assert "Not found" in missing
+    assert f'href="{path}?kind=errors&custom_id=r-9"' in missing, "it may have failed"
+    shown = get(env.http_api, path, cookie).body.decode()
+    (file_id,) = set(re.findall(r'href="/console/files/([^"]+)">Download them all', shown))
+    assert get(env.http_api, f"/console/files/{file_id}", cookie).body.count(b"\n") > 0
     assert get(env.http_api, f"{path}?first=-1", cookie).status == 400
 
 

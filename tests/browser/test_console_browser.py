@@ -185,7 +185,7 @@ def test_a_click_on_the_strip_leads_to_that_line_whose_json_can_be_copied(
     page.wait_for_url(f"{batch}/lines?first=2")
     expect(page.locator("article .id")).to_have_text(["r2", "r3"])
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.get_by_text("JSON").first.click()
+    page.locator("summary", has_text="JSON").first.click()
     page.get_by_role("button", name="Copy").first.click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     copied = msgspec.json.decode(page.evaluate("navigator.clipboard.readText()"))

@@ -1,6 +1,6 @@
 """One run of one rule, and the grid of runs that the tables are made of. Values in, values out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
@@ -229,26 +229,20 @@ def class_cells(seeds: range) -> list[Cell]:
 
 def tolerance_cells(seeds: range) -> list[Cell]:
     """The runs that the class's own tolerance was chosen by."""
-    return [
-        Cell(rule, load, setup, seed)
-        for load in ("steady 10/s", "steady 25/s")
-        for rule, setup in (
-            ("no batch", "stock"),
-            *(("Lowtide", setup) for setup in (CLASS, *NEAR)),
-        )
-        for seed in seeds
-    ]
+    return _class_setups((CLASS, *NEAR), seeds)
 
 
 def class_steps_cells(seeds: range) -> list[Cell]:
     """The class in engines whose steps are smaller, so that long live prompts are cut as well."""
+    return _class_setups([setup for setup in SETUPS if setup.startswith("steps")], seeds)
+
+
+def _class_setups(setups: Iterable[str], seeds: range) -> list[Cell]:
+    """Steady live calls beside each of these, and without a batch on vLLM's defaults."""
     return [
         Cell(rule, load, setup, seed)
         for load in ("steady 10/s", "steady 25/s")
-        for rule, setup in (
-            ("no batch", "stock"),
-            *(("Lowtide", setup) for setup in SETUPS if setup.startswith("steps")),
-        )
+        for rule, setup in (("no batch", "stock"), *(("Lowtide", setup) for setup in setups))
         for seed in seeds
     ]
 

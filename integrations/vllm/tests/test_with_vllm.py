@@ -165,6 +165,14 @@ def warm(engine: Engine) -> None:
     engine.plans.clear()
 
 
+def fill(engine: Engine, calls: int, *, prompt: int, answer: int, steps: int) -> None:
+    """Asks for so many batch calls of these tokens each, and lets the engine take some steps."""
+    for number in range(calls):
+        engine.ask(f"batch {number}", prompt, answer, BATCH)
+    for _ in range(steps):
+        engine.step()
+
+
 @pytest.mark.parametrize("ahead", [True, False])
 def test_without_live_calls_every_step_is_vllms_own(
     tmp_path: Path, clock: Clock, *, ahead: bool
@@ -206,10 +214,7 @@ def test_a_live_prompt_is_computed_whole_in_the_next_step_that_is_planned(
 ) -> None:
     engine = Engine(tmp_path, clock, ahead=ahead, bounded=True)
     warm(engine)
-    for number in range(30):
-        engine.ask(f"batch {number}", 900, 40, BATCH)
-    for _ in range(5):
-        engine.step()
+    fill(engine, 30, prompt=900, answer=40, steps=5)
     engine.plans.clear()
     engine.ask("live", 1_500, 3, 0)
     for _ in range(3):
@@ -226,10 +231,7 @@ def test_batch_decodes_get_a_token_each_half_second_under_any_live_load(
 ) -> None:
     engine = Engine(tmp_path, clock, ahead=ahead, bounded=True, extra={"itl_bound_ms": 6.5})
     warm(engine)
-    for number in range(30):
-        engine.ask(f"batch {number}", 300, 60, BATCH)
-    for _ in range(8):
-        engine.step()
+    fill(engine, 30, prompt=300, answer=60, steps=8)
     started = [name for name in engine.last if name.startswith("batch")]
     assert len(started) == 30
     for number in range(20):
@@ -247,10 +249,7 @@ def test_all_live_calls_that_wait_count_before_the_batch_gets_its_part(
 ) -> None:
     engine = Engine(tmp_path, clock, ahead=ahead, bounded=True, extra={"itl_bound_ms": 30})
     warm(engine)
-    for number in range(20):
-        engine.ask(f"batch {number}", 300, 60, BATCH)
-    for _ in range(8):
-        engine.step()
+    fill(engine, 20, prompt=300, answer=60, steps=8)
     asked = {f"live {number}" for number in range(3)}
     for name in sorted(asked):
         engine.ask(name, 640, 5, 0)
@@ -265,10 +264,7 @@ def test_a_live_call_takes_a_seat_and_memory_from_batch_calls(
     tmp_path: Path, clock: Clock, *, ahead: bool
 ) -> None:
     engine = Engine(tmp_path, clock, ahead=ahead, bounded=True, blocks=140, max_num_seqs=4)
-    for number in range(8):
-        engine.ask(f"batch {number}", 450, 60, BATCH)
-    for _ in range(6):
-        engine.step()
+    fill(engine, 8, prompt=450, answer=60, steps=6)
     assert len(engine.scheduler.running) == 4
     engine.ask("live", 600, 10, 0)
     for _ in range(2):

@@ -52,20 +52,21 @@ async def histories_of(
 ) -> tuple[Sequence[EngineHistoryObject], LiveCallsObject]:
     """The histories of these engines in that order, and what their live calls met together."""
     spans_of = await services_of(request).history.replicas(names, hours)
+    sums = [_sum(each.part for each in spans_of[name]) for name in names]
     histories = [
         EngineHistoryObject(
-            name=name,
-            hours=hours,
-            live=_live(each.part for each in spans_of[name]),
-            data=[_span(each) for each in spans_of[name]],
+            name=name, hours=hours, live=_live(its), data=[_span(each) for each in spans_of[name]]
         )
-        for name in names
+        for name, its in zip(names, sums, strict=True)
     ]
-    return histories, _live(each.part for spans in spans_of.values() for each in spans)
+    return histories, _live(_sum(sums))
 
 
-def _live(parts: Iterable[ReplicaPart]) -> LiveCallsObject:
-    together = reduce(ReplicaPart.plus, parts, EMPTY)
+def _sum(parts: Iterable[ReplicaPart]) -> ReplicaPart:
+    return reduce(ReplicaPart.plus, parts, EMPTY)
+
+
+def _live(together: ReplicaPart) -> LiveCallsObject:
     return LiveCallsObject(
         streams=together.live_calls,
         ttft_p99_s=_rounded(together.first_byte_s(0.99)),

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from lowtide.core.capacity.window import Bound
-
-BOUND_WORDS: Final[Mapping[Bound, str]] = MappingProxyType(
+BOUND_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "operator": "the most that the settings allow",
         "default": "the default: the engine tells nothing of itself",
@@ -28,4 +26,4 @@ BOUND_WORDS: Final[Mapping[Bound, str]] = MappingProxyType(
 
 def bound_words(bound: str) -> str:
     """The words for a bound; itself where a worker of another version reports one without."""
-    return next((words for name, words in BOUND_WORDS.items() if name == bound), bound)
+    return BOUND_WORDS.get(bound, bound)

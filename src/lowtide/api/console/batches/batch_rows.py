@@ -22,7 +22,7 @@ def row_of(batch: BatchObject, filenames: Mapping[str, str]) -> Context:
     filename = filenames.get(batch.input_file_id, "")
     return {
         "batch": batch,
-        "name": batch.metadata.get("name") or filename or batch.id,
+        "name": name_of(batch, filename),
         "filename": filename,
         "counts": counts,
         "done_share": counts.completed / total,
@@ -33,6 +33,11 @@ def row_of(batch: BatchObject, filenames: Mapping[str, str]) -> Context:
         "shown_state": shown_state(batch),
         "ended_because": ended_because(batch),
     }
+
+
+def name_of(batch: Batch | BatchObject, filename: str | None) -> str:
+    """What pages call a batch: the name that it was given, else that of its file, else its id."""
+    return batch.metadata.get("name") or filename or batch.id
 
 
 def mean_rate(batch: Batch, now: datetime) -> float | None:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from lowtide import limits
 from lowtide.api.console.answers import show
 from lowtide.api.console.batches.actions import ACTS
+from lowtide.api.console.batches.batch_names import names_of
 from lowtide.api.console.batches.filter_box import read_filter
 from lowtide.api.console.batches.retry_question import question_of
 from lowtide.api.console.failures import told_on_a_page
@@ -63,7 +64,7 @@ async def act_on_selection(request: Request) -> Response:
         chosen = await _chosen(request, form)
     except LowtideError as error:
         return await show(request, HOME, error)
-    names = await _names(request, chosen.batches)
+    names = await names_of(request, chosen.batches)
     if act == "retry" and not form.value("sure"):
         return await _asked(request, chosen, names)
     done: list[Acted] = []
@@ -116,17 +117,6 @@ async def _chosen(request: Request, form: Form) -> Chosen:
         except LowtideError:
             unknown.append(batch_id)
     return Chosen(batches, unknown, len(ids) > most)
-
-
-async def _names(request: Request, batches: Sequence[Batch]) -> dict[str, str]:
-    """What the list calls each batch, by its id."""
-    filenames = await services_of(request).files.names(
-        identify(request).project_id, [each.input_file_id for each in batches]
-    )
-    return {
-        each.id: each.metadata.get("name") or filenames.get(each.input_file_id) or each.id
-        for each in batches
-    }
 
 
 def _told(act: str, done: int, refused: int) -> str:

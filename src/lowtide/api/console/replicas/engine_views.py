@@ -11,6 +11,7 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from lowtide import limits
+from lowtide.api.console.batches.batch_names import names_of
 from lowtide.api.console.replicas.live_words import all_sentence, live_sentence
 from lowtide.api.middleware.caller import identify, require, services_of
 from lowtide.api.objects.engines import EngineList, EngineObject
@@ -83,19 +84,13 @@ async def _names(request: Request, models: Sequence[ModelForecast]) -> dict[str,
     """The names of the batches that are drawn, of those of the caller's project: their pages are
     open to it.
     """
-    services, project_id = services_of(request), identify(request).project_id
-    batches: dict[str, Batch] = {}
+    service, project_id = services_of(request).batches, identify(request).project_id
+    batches: list[Batch] = []
     for model in models:
         for each in model.batches[: limits.CONSOLE_COURSES_DRAWN]:
             with suppress(LowtideError):
-                batches[each.batch_id] = await services.batches.get(project_id, each.batch_id)
-    files = await services.files.names(
-        project_id, [batch.input_file_id for batch in batches.values()]
-    )
-    return {
-        batch_id: batch.metadata.get("name") or files.get(batch.input_file_id, "") or batch_id
-        for batch_id, batch in batches.items()
-    }
+                batches.append(await service.get(project_id, each.batch_id))
+    return await names_of(request, batches)
 
 
 def _week(model: ModelForecast, at: float, names: Mapping[str, str]) -> dict[str, Any]:

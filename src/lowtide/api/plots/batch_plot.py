@@ -6,7 +6,7 @@ It draws what the HTTP API tells, so whoever has that can draw the same.
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
+from typing import Final
 
 import msgspec
 from markupsafe import Markup
@@ -15,8 +15,11 @@ from lowtide.api.objects.batches import BatchObject
 from lowtide.api.objects.history import BatchEventObject, RateObject
 from lowtide.api.plots.chart import Area, Band, Chart, Curve, Mark, Role, drawn
 from lowtide.api.plots.scales import TimeScale, short_number, time_scale
+from lowtide.core.history.batch_events import BatchEvent, Kind
+from lowtide.core.history.measured_pace import held_stretches
 
 _POINTS_MAX = 150  # a chart is 300 to 400 pixels wide, and drawn again every two seconds
+_PAUSES: Final[tuple[Kind, ...]] = ("paused", "resumed")
 
 
 class BatchPlots(msgspec.Struct, frozen=True):
@@ -48,7 +51,7 @@ def batch_plot(
         rates = _in_twos(rates)
     end = rates[-1].at + rates[-1].seconds
     scale, has_deadline = _scale(batch, rates[0].at, end)
-    pauses = list(_paused(events, end))
+    pauses = list(_paused(batch, events, end))
     bands = [*pauses, *_yielded(gave_way)]
     marks = _marks(events)
     ahead = [Mark(_instant(end), "now", "now")] if _runs(batch) else []
@@ -157,13 +160,21 @@ def _progress(
     )
 
 
-def _paused(events: Sequence[BatchEventObject], end: float) -> Iterator[Band]:
-    """Bands from each pause to the event that ends it."""
-    steps = [each for each in events if each.kind in ("paused", "resumed")]
-    for step, after in pairwise([*steps, BatchEventObject(at=end, kind="resumed")]):
-        if step.kind == "paused" and after.at > step.at:
-            words = f"paused: {step.detail}" if step.detail else "paused"
-            yield Band(_instant(step.at), _instant(after.at), "paused", words)
+def _paused(batch: BatchObject, events: Sequence[BatchEventObject], end: float) -> Iterator[Band]:
+    """Bands for the times in which the batch was held; one that nothing ended lasts until `end`."""
+    steps = [
+        BatchEvent(at=_instant(each.at), kind=kind, detail=each.detail or "")
+        for each in events
+        for kind in _PAUSES
+        if each.kind == kind
+    ]
+    is_held = bool(batch.holds) or (bool(steps) and steps[-1].kind == "paused")
+    for since, until in held_stretches(steps, _instant(end) if is_held else None):
+        if until > since:
+            begun = [each for each in steps if each.kind == "paused" and since <= each.at < until]
+            why = dict.fromkeys(each.detail for each in begun if each.detail)
+            words = f"paused: {', '.join(why)}" if why else "paused"
+            yield Band(since, until, "paused", words)
 
 
 def _yielded(gave_way: Iterable[tuple[float, float]]) -> Iterator[Band]:

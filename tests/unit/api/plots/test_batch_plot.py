@@ -46,6 +46,10 @@ def classes(svg: str) -> list[str]:
     return [each.get("class", "") for each in ET.fromstring(svg).iter()]
 
 
+def bands(svg: str, role: str) -> list[ET.Element]:
+    return [each for each in ET.fromstring(svg).iter() if role in each.get("class", "").split()]
+
+
 def points(svg: str, role: str) -> list[tuple[float, float]]:
     (line,) = (each.get("d", "") for each in ET.fromstring(svg).iter() if each.get("class") == role)
     found = [each.split(" ") for each in line[1:].split("L")]
@@ -113,6 +117,21 @@ def test_pauses_lost_workers_and_live_traffic_are_marked() -> None:
     assert found.count("plot-band plot-gave-way") == 1
     assert found.count("plot-mark plot-event") == 1
     assert "paused: &lt;b&gt;&amp;" in svg
+
+
+def test_a_pause_by_several_lasts_until_the_last_of_them_resumes() -> None:
+    events = [
+        BatchEventObject(at=NOON, kind="paused", detail="lunch"),
+        BatchEventObject(at=NOON + 30, kind="paused", detail="spend cap"),
+        BatchEventObject(at=NOON + 45, kind="resumed"),
+        BatchEventObject(at=NOON + 90, kind="resumed"),
+    ]
+    (band,) = bands(plots(events=events).requests, "plot-paused")
+    assert (band.get("x"), band.get("width")) == ("0.0", "500.0"), "half of three minutes"
+    assert "".join(band.itertext()) == "paused: lunch, spend cap"
+    held = msgspec.structs.replace(RUNNING, holds=("operator",))
+    (band,) = bands(plots(held, events=events[:3]).requests, "plot-paused")
+    assert (band.get("x"), band.get("width")) == ("0.0", "1000.0"), "one of them holds it still"
 
 
 def test_failures_are_drawn_where_there_are_some() -> None:

@@ -34,8 +34,9 @@ class EngineSettings(Section, frozen=True):
     """Long batch prompts may disturb live traffic here; other replicas are spared them."""
     priority: int | Literal["auto", "none"] = "auto"
     """What to send as `priority` of batch calls; "auto": what the engine is found to understand."""
-    watch_prompts: bool = True
-    """Have batch answers streamed while there is live traffic, to see when each prompt was read."""
+    watch_prompts: bool | Literal["auto"] = "auto"
+    """Have batch answers streamed while there is live traffic, to see when each prompt was read;
+    "auto": but not by llama.cpp, which gains nothing by it."""
     ttft_slo_ms: int = limits.TTFT_SLO_MS
     itl_slo_ms: int = limits.ITL_SLO_MS
     api_key: str | None = None

@@ -25,6 +25,9 @@ from lowtide.core.faults.timeouts import TimeoutBlame
 from lowtide.core.replicas.replica_changes import name_of
 from lowtide.core.usage import Usage
 
+_READS_UNWATCHED = frozenset({"llamacpp"})
+"""Kinds of engines at which streamed batch answers cost more than they tell: decision 8."""
+
 
 class Replica:
     """Window, circuit and budget of one engine URL, and what is in flight on it."""
@@ -38,7 +41,7 @@ class Replica:
         controller: WindowController | None = None,
         learned: LatencyWindow | None = None,
         spares_long: bool = False,
-        streams: bool = False,
+        streams: bool | None = False,
         name: str | None = None,
     ) -> None:
         """`window` is the bound. Without a controller and what is `learned` from answers, nothing
@@ -59,7 +62,10 @@ class Replica:
         self.priority: int | None = None
         """What this engine is to be sent as `priority` of batch calls."""
         self.streams = streams
-        """Whether its engine is asked for streams, where these tell something."""
+        """Whether its engine is asked for streams, where these tell something; None: unless it is
+        of a kind that gains nothing by them.
+        """
+        self._gains_by_streams = True
         self.prompt_tokens_max = float("inf")
         """A longer prompt is not sent here at present."""
         self.drain_share: int | None = None
@@ -119,9 +125,10 @@ class Replica:
         """Sets the monotonic second until which batch calls may be sent; infinite: no end."""
         self.owned_until_s = until_s
 
-    def know_engine(self, *, priority: int | None, takes_cache_salt: bool) -> None:
-        """Records what its engine was found to understand."""
-        self.priority, self.takes_cache_salt = priority, takes_cache_salt
+    def know_engine(self, kind: str, *, priority: int | None) -> None:
+        """Records what its engine was found to be, as `ports.engine.EngineInfo` says it."""
+        self.priority, self.takes_cache_salt = priority, kind == "vllm"
+        self._gains_by_streams = kind not in _READS_UNWATCHED
 
     def forget_priority(self) -> None:
         """Stops sending the field `priority`, which its engine refuses."""
@@ -185,7 +192,8 @@ class Replica:
         """Whether prompts are worth watching: live calls may wait behind
         them, and streams show it.
         """
-        return self.streams and self.controller is not None and self.controller.pacer.active
+        streams = self._gains_by_streams if self.streams is None else self.streams
+        return streams and self.controller is not None and self.controller.pacer.active
 
     def end_prefill(self, tokens: int, now_s: float) -> None:
         """Records that a watched call has its first token, or ended without one."""

@@ -219,7 +219,7 @@ class EngineProbeLoop:
             return
         tells = info.reader is not None or not info.is_complete
         each.probe_at_s = now_s + (limits.PROBE_AGAIN_S if tells else limits.PROBE_SILENT_S)
-        each.replica.know_engine(priority=info.priority, takes_cache_salt=info.kind == "vllm")
+        each.replica.know_engine(info.kind, priority=info.priority)
         if each.known is None or each.known.kind != info.kind:
             log.info(
                 "replica.known",

@@ -35,6 +35,6 @@ def replica_of(
         controller=controller,
         learned=LatencyWindow(learned_max, timeout_s=timeout_s, width=limits.LEARN_START),
         spares_long=spares_long,
-        streams=settings.watch_prompts,
+        streams=None if settings.watch_prompts == "auto" else settings.watch_prompts,
         name=settings.label,
     )

@@ -110,4 +110,4 @@ def _may_watch(settings: ReplicaSettings) -> bool:
     """Whether answers may be streamed: a field that is set for all requests may make answers that
     no stream tells whole.
     """
-    return settings.watch_prompts and settings.extra_body.keys() <= PLAIN_FIELDS
+    return settings.watch_prompts is not False and settings.extra_body.keys() <= PLAIN_FIELDS

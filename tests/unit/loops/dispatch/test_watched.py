@@ -130,6 +130,24 @@ async def test_an_engine_that_refuses_streams_is_asked_for_no_more(env: Env) -> 
     assert not env.replica.streams
 
 
+@pytest.mark.parametrize(
+    ("asked", "kind", "is_streamed"),
+    [
+        (None, "vllm", True),
+        (None, "openai", True),
+        (None, "llamacpp", False),
+        (True, "llamacpp", True),
+        (False, "vllm", False),
+    ],
+)
+async def test_without_a_setting_the_kind_of_the_engine_decides_whether_answers_are_streamed(
+    env: Env, asked: bool | None, kind: str, is_streamed: bool
+) -> None:
+    env.replica.streams = asked
+    env.replica.know_engine(kind, priority=None)
+    assert env.replica.watches is is_streamed
+
+
 async def test_an_engine_that_lost_its_priority_keeps_its_streams(env: Env) -> None:
     refusal = (reply(b'{"error":{"message":"Priority is not enabled"}}', 400),)
     env.replica.priority = 100

@@ -18,6 +18,9 @@ from collections.abc import Iterable, Sequence
 from lowtide import limits
 from lowtide.core.capacity.engine_metrics import BatchCall
 
+UNWATCHED_ENGINES = frozenset({"llamacpp"})
+"""Kinds of engines at which streamed batch answers cost more than they tell: decision 8."""
+
 _SEEK = 1.25
 
 

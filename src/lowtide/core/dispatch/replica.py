@@ -14,7 +14,7 @@ from lowtide import limits
 from lowtide.core.capacity.engine_metrics import BatchCall
 from lowtide.core.capacity.latency_window import LatencyWindow, work_of
 from lowtide.core.capacity.preemption import PreemptionPolicy
-from lowtide.core.capacity.prefill import make_way
+from lowtide.core.capacity.prefill import UNWATCHED_ENGINES, make_way
 from lowtide.core.capacity.window import Bound, WindowController
 from lowtide.core.dispatch.back_pressure import BackPressure
 from lowtide.core.dispatch.suspects import Cuts, Suspects
@@ -24,9 +24,6 @@ from lowtide.core.faults.scope import Scope
 from lowtide.core.faults.timeouts import TimeoutBlame
 from lowtide.core.replicas.replica_changes import name_of
 from lowtide.core.usage import Usage
-
-_READS_UNWATCHED = frozenset({"llamacpp"})
-"""Kinds of engines at which streamed batch answers cost more than they tell: decision 8."""
 
 
 class Replica:
@@ -62,9 +59,7 @@ class Replica:
         self.priority: int | None = None
         """What this engine is to be sent as `priority` of batch calls."""
         self.streams = streams
-        """Whether its engine is asked for streams, where these tell something; None: unless it is
-        of a kind that gains nothing by them.
-        """
+        """Whether its engine is asked for streams, where these tell; None: if its kind gains."""
         self._gains_by_streams = True
         self.prompt_tokens_max = float("inf")
         """A longer prompt is not sent here at present."""
@@ -128,7 +123,7 @@ class Replica:
     def know_engine(self, kind: str, *, priority: int | None) -> None:
         """Records what its engine was found to be, as `ports.engine.EngineInfo` says it."""
         self.priority, self.takes_cache_salt = priority, kind == "vllm"
-        self._gains_by_streams = kind not in _READS_UNWATCHED
+        self._gains_by_streams = kind not in UNWATCHED_ENGINES
 
     def forget_priority(self) -> None:
         """Stops sending the field `priority`, which its engine refuses."""
@@ -189,9 +184,7 @@ class Replica:
 
     @property
     def watches(self) -> bool:
-        """Whether prompts are worth watching: live calls may wait behind
-        them, and streams show it.
-        """
+        """Whether prompts are worth watching: live calls may wait behind them, streams show it."""
         streams = self._gains_by_streams if self.streams is None else self.streams
         return streams and self.controller is not None and self.controller.pacer.active
 
@@ -257,9 +250,7 @@ class Replica:
 
     @property
     def held_scopes(self) -> frozenset[tuple[str, str]]:
-        """(model, endpoint) of the scopes that take no calls until an
-        operator has repaired something.
-        """
+        """(model, endpoint) of the scopes that take no calls until an operator has mended them."""
         return frozenset(key for key, scope in self.scopes.items() if scope.held is not None)
 
     @property

@@ -286,7 +286,7 @@ class SimClient:
             self._status, self._status_since_s = seen.status, now_s
         stood_s = min(self._stands_for_s(batch_id), now_s - self._status_since_s)
         if seen.status not in TERMINAL and stood_s >= STANDSTILL_S:
-            (progress,) = await node.services.batches.progress([seen])
+            (progress,) = await node.services.progress.of([seen])
             stands = self._stands_for_s(batch_id) >= stood_s
             if progress.reason is None and stands and not _is_misdated(seen, node.clock.now()):
                 raise Violation(

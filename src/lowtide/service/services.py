@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lowtide.service.batches.batches import BatchService
     from lowtide.service.batches.estimates import EstimateService
     from lowtide.service.batches.joined_results import JoinedResults
+    from lowtide.service.batches.progress import ProgressService
     from lowtide.service.batches.result_pages import ResultPages
     from lowtide.service.batches.results import ResultReader
     from lowtide.service.batches.retries import RetryService
@@ -47,6 +48,7 @@ class Services:
     settings: Settings
     files: FileService
     batches: BatchService
+    progress: ProgressService
     models: ModelService
     results: ResultReader
     joined: JoinedResults

@@ -1,10 +1,10 @@
 """What all workers say of themselves, as every process that answers for batches reads it.
 
-Called by service/batches/batches.py for the reason of a batch. The reports are read at most once in
-`STANDING_FRESH_S`, however many clients watch; this process's own worker is asked itself, so that a
-server that is one process tells what is, not what was written. Invariant: while the store is away
-the last reading stands, with its age counted; how old a report is does not depend on its worker's
-clock.
+Called by service/batches/progress.py for the reason of a batch. The reports are read at most once
+in `STANDING_FRESH_S`, however many clients watch; this process's own worker is asked itself, so
+that a server that is one process tells what is, not what was written. Invariant: while the store is
+away the last reading stands, with its age counted; how old a report is does not depend on its
+worker's clock.
 """
 
 import asyncio

@@ -289,7 +289,7 @@ def _show_scale(scales: Mapping[str, ModelScale], now: datetime) -> None:
 
 def _overview(worker_id: str, services: Services, parts: Parts) -> Loops:
     """The loop that counts all batches and logs which wait, and why."""
-    progress, show = services.batches.progress, OverviewMetrics().show
+    progress, show = services.progress.of, OverviewMetrics().show
     store, clock = parts.store, parts.clock
     overview = OverviewLoop(
         worker_id, store.capacity, parts.backlog, store.worker_reports, clock, progress, show

@@ -19,6 +19,7 @@ from lowtide.service.batches.batches import BatchService
 from lowtide.service.batches.estimates import EstimateService
 from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.batches.joined_results import JoinedResults
+from lowtide.service.batches.progress import ProgressService
 from lowtide.service.batches.result_pages import ResultPages
 from lowtide.service.batches.results import ResultReader
 from lowtide.service.batches.retries import RetryService
@@ -106,10 +107,11 @@ def build_services(
             new_id,
             parts.quotas,
             worker.wake,
-            standings.now,
             forecasts,
             webhooks,
-            scale.asleep,
+        ),
+        progress=ProgressService(
+            store, clock, parts.quotas, standings.now, forecasts, scale.asleep
         ),
         models=ModelService(parts.catalogue),
         results=ResultReader(store, blobs, clock),

@@ -219,8 +219,9 @@ async def _created_answer(request: Request, created: Created) -> Response:
     fields, and `job` beside them.
     """
     batch = created.batch
-    service = services_of(request).batches
-    (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
+    services = services_of(request)
+    (progress,) = await services.progress.of([batch])
+    (cost,) = await services.batches.costs([batch])
     if progress.verdict.kept == "unknown":
         progress = msgspec.structs.replace(progress, verdict=created.verdict)
     flat = openai.batch(batch, progress, cost)
@@ -249,8 +250,9 @@ def _existing_header(created: Created) -> dict[str, str]:
 
 async def answer_batch(request: Request, batch: Batch) -> Response:
     """The batch in the shape that it was created in, or that the mount has."""
-    service = services_of(request).batches
-    (progress,), (cost,) = await service.progress([batch]), await service.costs([batch])
+    services = services_of(request)
+    (progress,) = await services.progress.of([batch])
+    (cost,) = await services.batches.costs([batch])
     dialect = dialect_of(request, batch.dialect)
     shown = render_batch(batch, progress, dialect, cost, early_ids=_reads_early(request))
     return json_response(shown)
@@ -294,8 +296,9 @@ async def _render_step(
     request: Request, batches: Sequence[Batch], dialect: Dialect
 ) -> list[BatchObject | BatchJob]:
     """Renders one step. Long error lists are cut: a page of them would be megabytes."""
-    service = services_of(request).batches
-    progress, costs = await service.progress(batches), await service.costs(batches)
+    services = services_of(request)
+    progress = await services.progress.of(batches)
+    costs = await services.batches.costs(batches)
     kept, early_ids = limits.ERRORS_IN_LIST, _reads_early(request)
     short = [msgspec.structs.replace(batch, errors=batch.errors[:kept]) for batch in batches]
     return [

@@ -52,7 +52,7 @@ async def totals_of(request: Request, engines: Sequence[EngineObject]) -> Engine
         in_flight=sum(each.in_flight for each in loads),
         window=sum(each.window for each in loads),
         free=sum(max(0, each.window - each.in_flight) for each in _loads(ready)),
-        waiting_requests=await services.batches.waiting(),
+        waiting_requests=await services.progress.waiting(),
         requests_per_s=round(part.batch_calls / seconds, 3),
         tokens_per_s=round((part.input_tokens + part.output_tokens) / seconds, 3),
         live_streams=part.live_calls,

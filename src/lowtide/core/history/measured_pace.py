@@ -1,6 +1,6 @@
 """How fast a batch went lately, and for how long it was held: measured, without what is foreseen.
 
-Pure. service/batches/batches.py reads the history and the pauses of the batches that it tells the
+Pure. service/batches/progress.py reads the history and the pauses of the batches that it tells the
 progress of; core/reporting/progress.py takes the result beside the forecast. Invariant: time in
 which a batch was held, or waited for its first result, is in no pace.
 """

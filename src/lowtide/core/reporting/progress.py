@@ -1,6 +1,6 @@
 """How far a batch is, when it will be done, and why it does not move (`core.reporting.waiting`).
 
-Pure; service/batches/batches.py gathers the facts and the dialects show the result, so that no
+Pure; service/batches/progress.py gathers the facts and the dialects show the result, so that no
 submitter has to guess why a batch "stays at 0/15 for over an hour". Invariant: an estimate is given
 only when it rests on work that was done; where nothing is known the answer is None, never a guess.
 """

@@ -2,7 +2,7 @@
 
 Pure. store/statements/throughput.py feeds a `Throughput` with what each commit committed and keeps
 the `HourOfWeek`s that full hours leave behind, one for each hour of the week;
-loops/scheduling/urgency.py, service/batches/batches.py and service/batches/forecasts.py ask an
+loops/scheduling/urgency.py, service/batches/progress.py and service/batches/forecasts.py ask an
 `CapacityForecast` how much will be done by when. Everything is in the work units of
 core/scheduling/fair_queue.py. Invariant: where nothing was learnt there is no outlook, never a
 guess; only time in which work was there to do counts.

@@ -25,7 +25,7 @@ from lowtide.service.scheduling.backlog_reading import BacklogReadings
 log = structlog.get_logger(__name__)
 
 ProgressOf = Callable[[Sequence[Batch]], Awaitable[Sequence[Progress]]]
-"""How far batches are and why they wait, in their order: service/batches/batches.py."""
+"""How far batches are and why they wait, in their order: service/batches/progress.py."""
 
 
 class OverviewLoop:

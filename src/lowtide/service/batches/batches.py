@@ -1,4 +1,4 @@
-"""The verbs on batches: create, get, page, cancel, and the progress of what they return.
+"""The verbs on batches: create, get, page, cancel, and what they cost.
 
 Called by the API's batch routes. Guards two promises: whatever can be known to be wrong when a
 batch is created is refused there, with the parameter at fault; and a client that repeats a create
@@ -6,7 +6,7 @@ because it got no answer has one batch, not two. What is in the lines is none of
 is found by validation, and fails the batch, not the call (protocol.md section 8).
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
@@ -17,24 +17,17 @@ from lowtide import limits
 from lowtide.core.accounts.batch_quota import BatchQuotaReached
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.ledger import Cost
-from lowtide.core.accounts.token_queue import TokenWait, wait_of
 from lowtide.core.batches.batch import TERMINAL, Batch
 from lowtide.core.batches.batch_filter import EVERY_BATCH, BatchFilter
 from lowtide.core.errors import LowtideError
 from lowtide.core.history.batch_events import USER
-from lowtide.core.history.measured_pace import NOTHING_MEASURED
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
-from lowtide.core.reporting.progress import NOTHING_FORESEEN, Progress, progress_of
-from lowtide.core.reporting.standing import NOTHING_KNOWN, Asleep, Standing
-from lowtide.core.reporting.waiting import NO_QUEUE, Queue, is_queued
 from lowtide.core.scheduling.feasibility import UNKNOWN, Feasibility, sentence
 from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.store import Store, UnknownCursor
-from lowtide.ports.token_queue import TokenQueue
-from lowtide.service.accounts.quotas import EffectiveLimits, Quotas, too_many_batches
+from lowtide.service.accounts.quotas import Quotas, too_many_batches
 from lowtide.service.batches.forecasts import Forecasts
-from lowtide.service.batches.measured_paces import measured_paces
 from lowtide.service.batches.new_batch import (
     CheckedBatchRequest,
     NewBatch,
@@ -43,7 +36,6 @@ from lowtide.service.batches.new_batch import (
     check_model,
     check_window,
 )
-from lowtide.service.batches.unexecuted import with_unexecuted
 from lowtide.service.idempotency.idempotency import earlier_batch, reused
 from lowtide.service.webhooks.webhooks import WebhookService
 
@@ -51,19 +43,6 @@ NOTHING_SPENT: Final = Cost()
 
 Loop = Literal["validate", "dispatch", "assemble"]
 """The loops that `wake` may wake, so that nothing waits for the next poll."""
-
-ReadStanding = Callable[[], Awaitable[Standing]]
-"""What the workers say of themselves now; see service/standings.py."""
-
-
-async def nothing_asleep() -> Mapping[str, Asleep]:
-    """The models at zero replicas for a process that does not know how many are wanted."""
-    return {}
-
-
-async def nothing_known() -> Standing:
-    """The standing for a process that reads no workers' reports."""
-    return NOTHING_KNOWN
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -97,24 +76,17 @@ class BatchService:
         new_id: NewId,
         allowance: Quotas,
         wake: Callable[[Loop], None],
-        standing: ReadStanding = nothing_known,
         prospects: Forecasts | None = None,
         webhooks: WebhookService | None = None,
-        asleep: Callable[[], Awaitable[Mapping[str, Asleep]]] = nothing_asleep,
     ) -> None:
-        """`standing`, `prospects` and `asleep` (models at zero replicas) go into what is told of
-        progress; `asleep` is asked for batches whose models no replica serves.
-        """
         self._store = store
         self._catalogue = catalogue
         self._clock = clock
         self._new_id = new_id
         self._allowance = allowance
         self._wake = wake
-        self._standing = standing
         self._prospects = prospects
         self._webhooks = webhooks
-        self._asleep = asleep
 
     async def create(
         self,
@@ -252,44 +224,6 @@ class BatchService:
         self._wake("assemble")
         return batch
 
-    async def progress(self, batches: Sequence[Batch]) -> list[Progress]:
-        """Stage, estimate and reason of each. Queries grow with the models, not the batches."""
-        standing, now = await self._standing(), self._clock.now()
-        foreseen = await self._prospects.of(batches) if self._prospects else {}
-        paces = await measured_paces(self._store.history, batches, now)
-        queues: dict[str, Queue] = {}
-        token_queues: dict[str, TokenQueue] = {}
-        asleep: Mapping[str, Asleep] | None = None
-        reported = []
-        for batch in batches:
-            models = await self._models_of(batch, alone=len(batches) == 1)
-            if asleep is None and standing.is_known and any(map(standing.is_away, models)):
-                asleep = await self._asleep()
-                standing = msgspec.structs.replace(standing, asleep=asleep)
-            queue = NO_QUEUE
-            if batch.status == "in_progress" and is_queued(batch, standing):
-                queue = await self._queue(models, queues)
-            bounds = await self._allowance.of(batch.project_id)
-            if batch.queued_at is not None:
-                queue = Queue(tokens=await self._token_wait(batch, bounds, token_queues))
-            reported.append(
-                progress_of(
-                    batch,
-                    now,
-                    models=models,
-                    standing=standing,
-                    queue=queue,
-                    in_flight_max=bounds.requests_in_flight,
-                    prospect=foreseen.get(batch.id, NOTHING_FORESEEN),
-                    pace=paces.get(batch.id, NOTHING_MEASURED),
-                )
-            )
-        return await with_unexecuted(self._store.retries, batches, reported)
-
-    async def waiting(self) -> int:
-        """Requests of batches that run, of all projects, which no worker has taken yet."""
-        return (await self._store.batches.queue()).waiting_requests
-
     async def foresee(self, draft: CheckedBatchRequest, model: str | None = None) -> Feasibility:
         """Whether the window can be kept, by the first lines of the file. `model`: of all lines,
         whatever they name.
@@ -333,33 +267,6 @@ class BatchService:
             deletes_input=asked.delete_input,
             webhook=draft.webhook.shown if draft.webhook is not None else None,
         )
-
-    async def _models_of(self, batch: Batch, *, alone: bool) -> tuple[str, ...]:
-        """The models of the batch. Those of a mixed one cost a query, which a list of
-        batches does without.
-        """
-        if batch.status != "in_progress":
-            return ()
-        if batch.model is not None:
-            return (batch.model,)
-        return tuple(await self._store.batches.models(batch.id)) if alone else ()
-
-    async def _queue(self, models: Sequence[str], known: dict[str, Queue]) -> Queue:
-        for model in models:
-            if model not in known:
-                depth = await self._store.batches.queue(model)
-                known[model] = Queue(depth.waiting_requests, depth.leased_requests)
-        parts = [known[model] for model in models]
-        return Queue(sum(part.waiting for part in parts), sum(part.leased for part in parts))
-
-    async def _token_wait(
-        self, batch: Batch, bounds: EffectiveLimits, known: dict[str, TokenQueue]
-    ) -> TokenWait | None:
-        owner = bounds.organization_id
-        if owner not in known:
-            known[owner] = await self._store.token_queue.queue(owner)
-        queue, most = known[owner], bounds.enqueued_tokens_per_model
-        return wait_of(batch.id, queue.batches, queue.enqueued, most)
 
     def _check_window(self, verdict: Feasibility) -> None:
         """Checks that the window can be kept. Raises LowtideError where other

@@ -1,8 +1,8 @@
 """What can be foreseen: when batches will be done, and which completion windows can be kept.
 
-Called by service/batches/batches.py, for a batch that is about to be created and for those that
-run, out of the process's reading of the backlog. Invariant: nothing is foreseen of a pool of which
-nothing is known, or of a file whose lines could not be read.
+Called by service/batches/batches.py, for a batch that is about to be created, and by progress.py
+for those that run, out of the process's reading of the backlog. Invariant: nothing is foreseen of a
+pool of which nothing is known, or of a file whose lines could not be read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

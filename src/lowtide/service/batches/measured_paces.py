@@ -1,6 +1,6 @@
 """The measured paces of batches, read for those whose progress is told.
 
-Called by service/batches/batches.py. Invariant: two statements, however many the batches.
+Called by service/batches/progress.py. Invariant: two statements, however many the batches.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,9 +1,5 @@
 """The verbs on batches, over a real store."""
 
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
-
 import msgspec
 import pytest
 from skipping_clock import SkippingClock
@@ -14,7 +10,6 @@ from lowtide.core.accounts.catalogue import Catalogue, ModelEntry
 from lowtide.core.batches.batch import BatchError
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import File
-from lowtide.core.reporting.standing import NOTHING_KNOWN, Asleep, Hold, Standing
 from lowtide.ports.store import Store
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService
@@ -26,11 +21,10 @@ CHAT = "/v1/chat/completions"
 
 
 class Env:
-    """A service, what it woke, and the workers it is told of."""
+    """A service, and what it woke."""
 
-    def __init__(self, store: Store, clock: SkippingClock, **more: Any) -> None:
+    def __init__(self, store: Store, clock: SkippingClock) -> None:
         self.woken: list[str] = []
-        self.standing = NOTHING_KNOWN
         self._ids = 0
         self.verbs = BatchService(
             store,
@@ -39,12 +33,7 @@ class Env:
             self._new_id,
             Quotas(store.tenants, store.ledger, clock, Settings().limits),
             self.woken.append,
-            self._standing,
-            **more,
         )
-
-    async def _standing(self) -> Standing:
-        return self.standing
 
     def _new_id(self, prefix: str) -> str:
         self._ids += 1
@@ -307,64 +296,3 @@ async def test_the_batch_of_another_project_is_unknown(env: Env, worker: ManualW
             await verb("proj_other", created.batch.id)
         assert caught.value.code == "batch_not_found"
         assert created.batch.id in caught.value.message
-
-
-async def test_a_batch_that_waits_behind_others_says_so(env: Env, worker: ManualWorker) -> None:
-    await env.verbs.create(P, U, asked(await worker.upload(5)))
-    await worker.plan()
-    mine = (await env.verbs.create(P, U, asked(await worker.upload(2)))).batch.id
-    await worker.plan()
-    env.standing = Standing(live=("w1",), models={"test-model": None})
-    (progress,) = await env.verbs.progress([await env.verbs.get(P, mine)])
-    assert progress.stage == "queuing"
-    assert progress.reason == "Queued with 5 requests of other batches for the same models."
-
-
-async def test_a_batch_whose_models_nobody_serves_says_so(env: Env, worker: ManualWorker) -> None:
-    mine = (await env.verbs.create(P, U, asked(await worker.upload(3)))).batch.id
-    await worker.plan({"big": 1, "small": 1, "fine": 1})
-    silent = Hold("unreachable", "http://a:1: it does not answer", "its engine does not answer")
-    env.standing = Standing(live=("w1",), models={"small": silent, "fine": None})
-    batch = await env.verbs.get(P, mine)
-    assert batch.model is None
-    (progress,) = await env.verbs.progress([batch])
-    assert progress.reason == (
-        "No replica serves the model big."
-        " The model small is not available: its engine does not answer."
-    )
-
-
-async def test_progress_of_many_keeps_their_order(env: Env, worker: ManualWorker) -> None:
-    for _ in range(2):
-        await env.verbs.create(P, U, asked(await worker.upload(2)))
-    first = await worker.plan()
-    page = await env.verbs.page(P, limit=10)
-    progress = dict(
-        zip(
-            [batch.id for batch in page.batches],
-            await env.verbs.progress(page.batches),
-            strict=True,
-        )
-    )
-    assert progress.pop(first.id).stage == "queuing"
-    assert [p.stage for p in progress.values()] == ["validation"]
-
-
-async def test_a_batch_for_a_model_at_zero_says_when_it_wakes(
-    store: Store, worker: ManualWorker, clock: SkippingClock
-) -> None:
-    asked_for: list[int] = []
-
-    async def asleep() -> Mapping[str, Asleep]:
-        asked_for.append(1)
-        return {"test-model": Asleep(clock.now() + timedelta(hours=3))}
-
-    env = Env(store, clock, asleep=asleep)
-    await worker.submit(await worker.upload(2), "batch_1")
-    await worker.plan()
-    batch = await env.verbs.get(P, "batch_1")
-    for models, is_asleep in (({}, True), ({"test-model": None}, False)):
-        env.standing = Standing(live=("w1",), models=models, knows_all_batches=True)
-        for progress in await env.verbs.progress([batch, batch]):
-            assert ("is scaled to zero, wakes at" in (progress.reason or "")) == is_asleep
-    assert asked_for == [1], "once for all batches, and of models that are served nothing"

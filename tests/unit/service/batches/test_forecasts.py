@@ -20,6 +20,7 @@ from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.batches import BatchService, Created
 from lowtide.service.batches.forecasts import Forecasts
 from lowtide.service.batches.new_batch import NewBatch
+from lowtide.service.batches.progress import ProgressService
 from lowtide.service.scheduling.backlog_reading import BacklogReadings
 from testkit.manual_worker import USAGE, ManualWorker
 
@@ -43,16 +44,17 @@ class Env:
         self.forecasts = Forecasts(
             BacklogReadings(store.capacity, clock), blobs, catalogue, planner
         )
+        allowance = Quotas(store.tenants, store.ledger, clock, settings.limits)
         self.verbs = BatchService(
             store,
             catalogue,
             clock,
             lambda prefix: f"{prefix}{next(self.ids):024d}",
-            Quotas(store.tenants, store.ledger, clock, settings.limits),
+            allowance,
             lambda _: None,
-            _well,
             self.forecasts,
         )
+        self.progress = ProgressService(store, clock, allowance, _well, self.forecasts)
 
     async def create(self, requests: int, **asked: str) -> Created:
         file = await self.worker.upload(requests)
@@ -84,7 +86,7 @@ async def test_nothing_is_foreseen_while_nothing_was_learnt(env: Env) -> None:
     created = await env.create(50)
     assert (created.verdict.kept, created.warning) == ("unknown", None)
     await env.worker.plan()
-    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    (progress,) = await env.progress.of([await env.verbs.get(P, created.batch.id)])
     assert (progress.eta_s, progress.verdict.kept) == (None, "unknown")
 
 
@@ -94,7 +96,7 @@ async def test_a_batch_that_fits_its_window_is_feasible_and_has_an_end(env: Env)
     assert (created.verdict.kept, created.warning) == ("feasible", None)
     await env.worker.plan()
     env.clock.advance(3)
-    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    (progress,) = await env.progress.of([await env.verbs.get(P, created.batch.id)])
     assert progress.verdict.kept == "feasible"
     # Planned with 10 tokens of input a request, and answers as learnt: as USAGE, but uncached.
     planned = 60 * (work_of(USAGE) + 10 - (6 + 0.1 * 4))
@@ -141,7 +143,7 @@ async def test_the_end_of_a_batch_counts_those_before_it(env: Env) -> None:
     await env.worker.plan()
     env.clock.advance(3)
     batches = [await env.verbs.get(P, made.batch.id) for made in (first, second)]
-    one, two = await env.verbs.progress(batches)
+    one, two = await env.progress.of(batches)
     assert one.eta_s is not None and two.eta_s is not None
     assert two.eta_s == pytest.approx(2 * one.eta_s, rel=0.01)
     assert one.eta_s == pytest.approx(600, rel=0.3)
@@ -153,7 +155,7 @@ async def test_the_end_comes_nearer_as_the_batch_goes_on(env: Env) -> None:
     await env.worker.plan()
     await env.settle(created.batch.id, range(1, 65))
     env.clock.advance(3)
-    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    (progress,) = await env.progress.of([await env.verbs.get(P, created.batch.id)])
     assert progress.eta_s == pytest.approx(64, rel=0.2)
 
 
@@ -202,7 +204,7 @@ async def test_the_course_of_all_batches_is_told_those_that_are_due_first_first(
     assert all(each.kept == "feasible" for each in pool.courses)
     eta = [
         each.eta_s
-        for each in await env.verbs.progress(
+        for each in await env.progress.of(
             [await env.verbs.get(P, each.batch_id) for each in pool.courses]
         )
     ]
@@ -234,7 +236,7 @@ async def test_the_cautious_end_is_at_the_pace_of_four_weeks_in_five(
 
     monkeypatch.setattr(store.capacity, "capacity", capacity)
     env.clock.advance(3)
-    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    (progress,) = await env.progress.of([await env.verbs.get(P, created.batch.id)])
     assert progress.eta_s == pytest.approx(600.0)
     assert progress.cautious_eta_s == (cautious_eta_s and pytest.approx(cautious_eta_s))
 
@@ -246,10 +248,10 @@ async def test_an_estimate_right_after_a_resume_does_not_count_the_hold(
     await env.worker.plan()
     await env.settle(created.batch.id, range(1, 41))
     await store.steering.hold(P, created.batch.id, "user", "finish", env.clock.now())
-    await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    await env.progress.of([await env.verbs.get(P, created.batch.id)])
     env.clock.advance(7200)
     await store.steering.lift(P, created.batch.id, "user", env.clock.now())
-    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    (progress,) = await env.progress.of([await env.verbs.get(P, created.batch.id)])
     assert progress.eta_s == pytest.approx(160, rel=0.1)
 
 
@@ -269,6 +271,6 @@ async def test_the_cautious_end_holds_the_measured_pace_where_a_quicker_one_is_f
 
     monkeypatch.setattr(store.capacity, "capacity", capacity)
     env.clock.advance(3)
-    (progress,) = await env.verbs.progress([await env.verbs.get(P, created.batch.id)])
+    (progress,) = await env.progress.of([await env.verbs.get(P, created.batch.id)])
     assert progress.eta_s == pytest.approx(10), "at ten requests a second"
     assert progress.cautious_eta_s == pytest.approx(100, rel=0.1), "at one a second, as measured"

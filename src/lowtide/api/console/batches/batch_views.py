@@ -176,8 +176,9 @@ def _no_request(has_ended: bool, has_input: bool) -> str:
 
 
 async def _objects(request: Request, batches: Sequence[Batch]) -> list[BatchObject]:
-    service = services_of(request).batches
-    progress, costs = await service.progress(batches), await service.costs(batches)
+    services = services_of(request)
+    progress = await services.progress.of(batches)
+    costs = await services.batches.costs(batches)
     return [
         openai.batch(batch, its, cost)
         for batch, its, cost in zip(batches, progress, costs, strict=True)

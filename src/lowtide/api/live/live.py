@@ -26,7 +26,8 @@ from lowtide.core.accounts.rate_limit import LimitStatus, RateDecision
 from lowtide.core.errors import LowtideError
 from lowtide.core.live.flex import read_flex
 from lowtide.core.live.live import LiveAnswer
-from lowtide.service.live.live import AdmittedCall, LiveStream
+from lowtide.service.live.live import AdmittedCall
+from lowtide.service.live.live_attempt import LiveStream
 from lowtide.service.off_loop import off_loop
 from lowtide.telemetry import metrics
 from lowtide.telemetry.labels import MODELS

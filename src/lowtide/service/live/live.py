@@ -15,33 +15,31 @@ from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.accounts.rate_limit import RateDecision, RateLimiter
 from lowtide.core.batches.line import LineFormatError
-from lowtide.core.bodies.sse import CONTENT_TYPE, EventStream, error_event
+from lowtide.core.bodies.sse import CONTENT_TYPE
 from lowtide.core.errors import LowtideError
 from lowtide.core.faults.fault import FAULTS
 from lowtide.core.faults.outcome import (
-    Failed,
-    Interrupted,
     NoReply,
-    Outcome,
-    Rejected,
-    Reply,
-    Succeeded,
-    Throttled,
-    classify,
 )
 from lowtide.core.live.live import (
     LiveAnswer,
     LiveRequest,
-    answer_of,
-    no_answer,
     read_live,
     tokens_used,
 )
 from lowtide.core.live.routing import choose_replica
 from lowtide.core.scheduling.reply_budget import ReplyBudget
 from lowtide.ports.clock import Clock
-from lowtide.ports.engine import ReplyStream
 from lowtide.service.accounts.quotas import Quotas
+from lowtide.service.live.live_attempt import (
+    LiveAttempt,
+    LiveStream,
+    busy,
+    collected,
+    refute,
+    whole_answer,
+    why_failed,
+)
 from lowtide.service.live.live_replica import STREAM_BEGUN, LiveCall, LiveReplica
 from lowtide.service.off_loop import off_loop
 from lowtide.service.reply_memory import ReplyMemory
@@ -55,49 +53,6 @@ class AdmittedCall(msgspec.Struct, frozen=True):
     organization_id: str
     key_id: str
     verdict: RateDecision
-
-
-class LiveStream:
-    """An answer that comes as events. `read` gives whole events, and b"" at the end."""
-
-    def __init__(self, reply: ReplyStream, call: LiveCall) -> None:
-        self.status = reply.status
-        self.content_type = reply.content_type
-        self._reply = reply
-        self._call = call
-        self._events = EventStream()
-        self._first = b""
-        self._is_over = False
-
-    async def begin(self) -> NoReply | None:
-        """Waits for the first events; what came instead, while no client has seen any of it."""
-        while not self._first and not self._is_over:
-            block = await self._reply.read()
-            if isinstance(block, NoReply):
-                return block
-            self._is_over = not block
-            self._first = self._events.feed(block) if block else self._events.finish()
-        return None
-
-    async def read(self) -> bytes:
-        """The next events. A stream that breaks ends with an event that says so."""
-        whole, self._first = self._first, b""
-        while not whole and not self._is_over:
-            block = await self._reply.read()
-            if isinstance(block, NoReply):
-                self._is_over = True
-                self._call.came_to(classify(block, self._call.endpoint))
-                return error_event(f"The engine broke off: {block.detail}", "engine_error")
-            self._is_over = not block
-            whole = self._events.feed(block) if block else self._events.finish()
-        return whole
-
-    def tokens_used(self, request: LiveRequest) -> int:
-        """What the engine reported, else an estimate: engines send about a token an event."""
-        usage = self._events.usage()
-        if usage is not None:
-            return usage.total_tokens
-        return request.input_tokens + min(request.output_tokens, self._events.events)
 
 
 class LiveService:
@@ -185,7 +140,7 @@ class LiveService:
         self, admission: AdmittedCall, stack: AsyncExitStack
     ) -> LiveAnswer | LiveStream:
         """The first answer worth passing on; else the last that came, else why none did."""
-        tried: list[_Tried] = []
+        tried: list[LiveAttempt] = []
         while len(tried) < limits.LIVE_ATTEMPTS_MAX:
             live = self._choose(admission, [each.live for each in tried])
             if live is None:
@@ -193,7 +148,7 @@ class LiveService:
             latest = await self._attempt(live, admission, stack)
             if latest.answer is not None and not latest.is_worth_another:
                 if latest.is_good:
-                    _refute(tried)
+                    refute(tried)
                 return latest.answer
             tried.append(latest)
             # Time is gone, or the next answer would be as large, or it kills what it meets.
@@ -203,11 +158,11 @@ class LiveService:
         for each in reversed(tried):
             if each.answer is not None:
                 return each.answer
-        raise _failed(tried[-1].outcome) if tried else self._unavailable(admission)
+        raise why_failed(tried[-1].outcome) if tried else self._unavailable(admission)
 
     async def _attempt(
         self, live: LiveReplica, admission: AdmittedCall, stack: AsyncExitStack
-    ) -> "_Tried":
+    ) -> LiveAttempt:
         """One call to one replica; a stream that has begun is left open on `stack`."""
         request = admission.request
         try:
@@ -232,23 +187,23 @@ class LiveService:
                 reply = await live.engine.post(
                     request.path, body, live.timeout_s, admission.organization_id
                 )
-                return _whole(live, call, reply)
+                return whole_answer(live, call, reply)
             owner = admission.organization_id
             opening = live.engine.open_stream(request.path, body, live.timeout_s, owner)
             coming = await mine.enter_async_context(opening)
             if isinstance(coming, NoReply):
-                return _whole(live, call, coming)
+                return whole_answer(live, call, coming)
             if coming.status >= 300 or not coming.content_type.startswith(CONTENT_TYPE):
                 with self.memory(admission) as memory:
-                    reply = await _collected(coming, memory)
-                return _whole(live, call, reply, coming.content_type)
+                    reply = await collected(coming, memory)
+                return whole_answer(live, call, reply, coming.content_type)
             stream = LiveStream(coming, call)
             broken = await stream.begin()
             if broken is not None:
-                return _whole(live, call, broken)
+                return whole_answer(live, call, broken)
             call.first_byte()
             stack.push_async_exit(mine.pop_all())
-            return _Tried(live, call, STREAM_BEGUN, stream)
+            return LiveAttempt(live, call, STREAM_BEGUN, stream)
 
     def _choose(self, admission: AdmittedCall, tried: Sequence[LiveReplica]) -> LiveReplica | None:
         now_s = self._clock.monotonic()
@@ -290,62 +245,7 @@ class LiveService:
             why = f"the engine behind it {FAULTS[held[0]].public_text}; the operator must mend that"
         wait_s = min(waits, default=float(limits.UNAVAILABLE_RETRY_AFTER_S))
         message = f"The model '{admission.model}' cannot be called right now: {why}."
-        return _busy(message, max(limits.LIVE_BUSY_RETRY_AFTER_S, ceil(wait_s)))
-
-
-class _Tried(msgspec.Struct, frozen=True, eq=False):
-    """What one replica made of the call. `answer` None: there is nothing to pass on."""
-
-    live: LiveReplica
-    call: LiveCall
-    outcome: Outcome
-    answer: LiveAnswer | LiveStream | None
-
-    @property
-    def is_good(self) -> bool:
-        return isinstance(self.outcome, Succeeded)
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether the engine may have died of the call."""
-        return isinstance(self.outcome, Failed) and self.outcome.kind == "cut"
-
-    @property
-    def is_worth_another(self) -> bool:
-        """Whether another replica may do better: this one is full, ill or not set up right."""
-        match self.outcome:
-            case Succeeded() | Rejected() | Failed(kind="timeout"):
-                return False
-            case _:
-                return True
-
-
-def _refute(tried: Sequence[_Tried]) -> None:
-    """Tells the replicas that refused a request that another one has answered it:
-    they are at fault.
-    """
-    for each in tried:
-        if isinstance(each.outcome, Failed):
-            each.call.refuted(each.outcome)
-
-
-def _whole(
-    live: LiveReplica,
-    call: LiveCall,
-    attempt: Reply | NoReply,
-    content_type: str = "application/json",
-) -> _Tried:
-    """Tells the replica the outcome of a call that is over. Returns the answer for the client."""
-    outcome = classify(attempt, call.endpoint)
-    call.came_to(outcome)
-    answer: LiveAnswer | None = None
-    if isinstance(attempt, Reply):
-        answer = answer_of(attempt, content_type)
-        if isinstance(outcome, Succeeded):
-            answer = LiveAnswer(attempt.status, content_type, outcome.body)
-        elif isinstance(outcome, Failed) and attempt.status < 300:
-            answer = no_answer(outcome.detail)
-    return _Tried(live, call, outcome, answer)
+        return busy(message, max(limits.LIVE_BUSY_RETRY_AFTER_S, ceil(wait_s)))
 
 
 def _body(live: LiveReplica, admission: AdmittedCall) -> bytes:
@@ -360,23 +260,6 @@ def _body(live: LiveReplica, admission: AdmittedCall) -> bytes:
     )
 
 
-async def _collected(reply: ReplyStream, memory: ReplyMemory) -> Reply | NoReply:
-    """A reply that is no stream of events, whole."""
-    body = bytearray()
-    while block := await reply.read():
-        if isinstance(block, NoReply):
-            return block
-        body += block
-        if len(body) > limits.REPLY_BYTES_MAX:
-            return NoReply("oversize", f"the answer is larger than {limits.REPLY_BYTES_MAX} bytes")
-        await memory.add(len(block))
-    return Reply(reply.status, bytes(body), reply.retry_after_s)
-
-
-def _busy(message: str, wait_s: int) -> LowtideError:
-    return LowtideError("model_unavailable", message, "model", retry_after_s=wait_s)
-
-
 def _too_many_in_flight(admission: AdmittedCall) -> LowtideError:
     return LowtideError(
         "rate_limit_exceeded",
@@ -385,16 +268,3 @@ def _too_many_in_flight(admission: AdmittedCall) -> LowtideError:
         " Wait for answers before sending more.",
         retry_after_s=limits.LIVE_BUSY_RETRY_AFTER_S,
     )
-
-
-def _failed(outcome: Outcome) -> LowtideError:
-    match outcome:
-        case Failed(kind="timeout", detail=detail):
-            return LowtideError("engine_timeout", f"The engine did not answer: {detail}.")
-        case Interrupted(detail=detail):
-            message = f"No replica of this model answers: {detail}."
-            return _busy(message, limits.UNAVAILABLE_RETRY_AFTER_S)
-        case Failed(detail=detail) | Rejected(message=detail) | Throttled(detail=detail):
-            return LowtideError("engine_error", f"The engine gave no answer: {detail}.")
-        case _:
-            raise AssertionError("a success is passed on")

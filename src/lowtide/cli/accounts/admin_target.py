@@ -1,17 +1,30 @@
-"""Which installation an operator's command is about, and the backend that serves it."""
+"""Which installation an operator's command is about, and the backend that serves it; what all
+commands have in common that ask it for one thing (see server_commands.py).
+"""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from lowtide.cli.accounts.admin_backend import AdminBackend
 from lowtide.cli.client.address import server_address
 from lowtide.cli.client.http_client import HttpClient
+from lowtide.cli.options import (
+    AdminKeyOption,
+    ConfigOption,
+    DataDirOption,
+    DeskServerOption,
+    JsonOption,
+)
+from lowtide.cli.server_commands import Answers, print_answer, with_options_of
 from lowtide.cli.settings import read_settings
 from lowtide.cli.terminal.command_errors import CommandError
+
+OpenAdmin = Callable[..., AdminBackend]
 
 
 class AdminTarget(msgspec.Struct, frozen=True):
@@ -55,3 +68,27 @@ def _server_of(place: AdminTarget) -> str | None:
         f"--server and {option} exclude each other.",
         f"A server has its own installation; {option} names one on this machine.",
     )
+
+
+def admin_command(ask: Callable[..., Answers]) -> Callable[..., None]:
+    """Makes a command of `ask`, whose first argument opens the backend, with `may_create` as
+    `open_admin` has it: adds the options that name an installation, and `--json`."""
+
+    def command(
+        *,
+        server: DeskServerOption = None,
+        api_key: AdminKeyOption = None,
+        config_file: ConfigOption = None,
+        data_dir: DataDirOption = None,
+        as_json: JsonOption = False,
+        **given: Any,
+    ) -> None:
+        target = AdminTarget(server, api_key, config_file, data_dir)
+        with ExitStack() as stack:
+
+            def opened(*, may_create: bool = False) -> AdminBackend:
+                return stack.enter_context(open_admin(target, may_create=may_create))
+
+            print_answer(ask(opened, **given), as_json=as_json)
+
+    return with_options_of(ask, command)

@@ -9,19 +9,13 @@ import typer
 from rich.markup import escape
 
 from lowtide.cli.accounts.admin_backend import AdminBackend, choose_named
-from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
+from lowtide.cli.accounts.admin_target import OpenAdmin, admin_command
 from lowtide.cli.accounts.times import instant_ahead
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.objects import KeyView, read_view
 from lowtide.cli.client.server_client import check_id
-from lowtide.cli.options import (
-    AdminKeyOption,
-    ConfigOption,
-    DataDirOption,
-    DeskServerOption,
-    JsonOption,
-    examples,
-)
+from lowtide.cli.options import examples
+from lowtide.cli.server_commands import Answers
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
@@ -43,7 +37,9 @@ _WHOLE_KEY: Final = re.compile(r"lt-([A-Za-z0-9]+)-[A-Za-z0-9]+")
         'LOWTIDE_API_KEY="$(lowtide keys create ci --quiet)" lowtide batches list',
     )
 )
+@admin_command
 def create(
+    open_admin: OpenAdmin,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, or who has it.")],
     project: Annotated[
         str, typer.Option(metavar="ID|NAME", help="The project that it acts for.")
@@ -61,35 +57,26 @@ def create(
         typer.Option(metavar="30d|DATE", help="When it ends. Default: when it is revoked."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the key only.")] = False,
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Make an API key and print it: now, and never again. Only its hash is kept.
 
     Without --server it works on the installation itself, which is how the first key is made.
     """
+    backend = open_admin(may_create=True)
     expires_at = None
     if expires is not None:
         expires_at = instant_ahead(expires, "--expires", datetime.now(UTC))
     asked_scopes = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    target = AdminTarget(server, api_key, config_file, data_dir)
-    with open_admin(target, may_create=True) as backend:
-        project_id = choose_named("project", project, backend.projects())
-        made = backend.create_key(project_id, name, asked_scopes, expires_at)
-        place = backend.place
-    if as_json:
-        console.emit_json(made)
-        return
+    project_id = choose_named("project", project, backend.projects())
+    made = backend.create_key(project_id, name, asked_scopes, expires_at)
+    yield made
     key = read_view(made, KeyView)
     console.write(escape(key.key or ""))
     if quiet:
         return
     end = f"until {units.human_instant(key.expires_at)}" if key.expires_at else "until revoked"
     console.info(
-        f"Key {key.id} for {escape(key.project_id)} of {escape(place)}:"
+        f"Key {key.id} for {escape(key.project_id)} of {escape(backend.place)}:"
         f" {', '.join(key.scopes)}, {end}."
     )
     console.info("[yellow]It is shown only now:[/] keep it where secrets are kept.")
@@ -98,23 +85,18 @@ def create(
 @app.command(
     "list", epilog=examples("lowtide keys list", "lowtide keys list --project evals --json")
 )
+@admin_command
 def list_keys(
+    open_admin: OpenAdmin,
     project: Annotated[
         str | None, typer.Option(metavar="ID|NAME", help="Only keys of this project.")
     ] = None,
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """List keys, newest first, revoked and expired ones included."""
-    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
-        project_id = choose_named("project", project, backend.projects()) if project else None
-        listed = backend.keys(project_id)
-    if as_json:
-        console.emit_json({"object": "list", "data": listed})
-        return
+    backend = open_admin()
+    project_id = choose_named("project", project, backend.projects()) if project else None
+    listed = backend.keys(project_id)
+    yield {"object": "list", "data": listed}
     keys = [read_view(entry, KeyView) for entry in listed]
     table.show_table(
         (
@@ -148,26 +130,21 @@ def _state(key: KeyView) -> str:
 
 
 @app.command(epilog=examples("lowtide keys revoke Zk3f9QpL0aXw"))
+@admin_command
 def revoke(
+    open_admin: OpenAdmin,
     key_id: Annotated[
         str, typer.Argument(metavar="KEY_ID", help="From `keys list`; the key itself will do.")
     ],
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Refuse a key from now on. What it started goes on, and belongs to its project."""
     whole = _WHOLE_KEY.fullmatch(key_id)
     known_by = whole[1] if whole else check_id(key_id, "key")
-    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
-        revoked = _revoked(backend, known_by)
-        delay_s = backend.change_delay_s
-    if as_json:
-        console.emit_json(revoked)
-        return
+    backend = open_admin()
+    revoked = _revoked(backend, known_by)
+    yield revoked
     key = read_view(revoked, KeyView)
+    delay_s = backend.change_delay_s
     when = f" A running server refuses it within {delay_s:.0f} s." if delay_s else ""
     console.write(f"Revoked {escape(key.id)} ({escape(key.name)}).{when}")
 

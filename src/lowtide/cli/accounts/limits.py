@@ -2,21 +2,16 @@
 
 from lowtide.api.objects.limits import LimitList
 from lowtide.cli.client.objects import read_view
-from lowtide.cli.options import DEFAULT_SERVER, JsonOption, KeyOption, ServerOption, connect
-from lowtide.cli.terminal import console, table, units
+from lowtide.cli.client.server_client import ServerClient
+from lowtide.cli.server_commands import Answers, server_command
+from lowtide.cli.terminal import table, units
 
 
-def limits(
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@server_command
+def limits(client: ServerClient) -> Answers:
     """Show each limit of the key's organization: used, left, and when more of it comes."""
-    with connect(server, api_key) as client:
-        answer = client.limits()
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = client.limits()
+    yield answer
     limit_list = read_view(answer, LimitList)
     table.show_table(
         (

@@ -9,16 +9,10 @@ from msgspec import UNSET
 from rich.markup import escape
 
 from lowtide.cli.accounts.admin_backend import Bounds, Cap, choose_named
-from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
+from lowtide.cli.accounts.admin_target import OpenAdmin, admin_command
 from lowtide.cli.client.objects import JsonObject, OrganizationView, read_view
-from lowtide.cli.options import (
-    AdminKeyOption,
-    ConfigOption,
-    DataDirOption,
-    DeskServerOption,
-    JsonOption,
-    examples,
-)
+from lowtide.cli.options import examples
+from lowtide.cli.server_commands import Answers
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.accounts.tenancy import OrganizationLimits
@@ -49,24 +43,18 @@ CapOption = Annotated[
         "lowtide orgs create research --limit batches_per_hour=100",
     )
 )
+@admin_command
 def create(
+    open_admin: OpenAdmin,
     name: Annotated[str, typer.Argument(metavar="NAME")],
     limit: LimitOption = None,
     spend_cap: CapOption = None,
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Make an organization. Prints its id. Limits that are not given are those of the settings."""
     bounds, cap = _bounds(limit or []), _cap(spend_cap)
-    place = AdminTarget(server, api_key, config_file, data_dir)
-    with open_admin(place, may_create=True) as backend:
-        made = backend.create_organization(name, bounds, None if cap is UNSET else cap)
-    if as_json:
-        console.emit_json(made)
-        return
+    backend = open_admin(may_create=True)
+    made = backend.create_organization(name, bounds, None if cap is UNSET else cap)
+    yield made
     organization = read_view(made, OrganizationView)
     console.write(escape(organization.id))
     command = f"lowtide projects create NAME --org {escape(organization.id)}"
@@ -74,19 +62,12 @@ def create(
 
 
 @app.command("list", epilog=examples("lowtide orgs list --json | jq '.data[].spend_cap'"))
-def list_organizations(
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@admin_command
+def list_organizations(open_admin: OpenAdmin) -> Answers:
     """List organizations with their own limits and caps, the oldest first."""
-    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
-        listed = backend.organizations()
-    if as_json:
-        console.emit_json({"object": "list", "data": listed})
-        return
+    backend = open_admin()
+    listed = backend.organizations()
+    yield {"object": "list", "data": listed}
     organizations = [read_view(entry, OrganizationView) for entry in listed]
     table.show_table(
         (
@@ -117,30 +98,24 @@ def list_organizations(
         "lowtide orgs set research --spend-cap none --limit batches_per_hour=default",
     ),
 )
+@admin_command
 def change(
+    open_admin: OpenAdmin,
     organization: Annotated[str, typer.Argument(metavar="ID|NAME")],
     limit: LimitOption = None,
     spend_cap: CapOption = None,
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Change limits and spend cap; what is not named stays. A higher cap lets paused batches go
     on."""
     bounds, cap = _bounds(limit or []), _cap(spend_cap)
     if not bounds and cap is UNSET:
         raise typer.BadParameter("Give --limit or --spend-cap.")
-    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
-        organization_id = choose_named("organization", organization, backend.organizations())
-        changed = backend.change_organization(organization_id, bounds, cap)
-        delay_s = backend.change_delay_s
-    if as_json:
-        console.emit_json(changed)
-        return
+    backend = open_admin()
+    organization_id = choose_named("organization", organization, backend.organizations())
+    changed = backend.change_organization(organization_id, bounds, cap)
+    yield changed
     _show(changed)
-    if delay_s:
+    if delay_s := backend.change_delay_s:
         console.info(f"[dim]A running server knows it within {delay_s:.0f} s.[/]")
 
 

@@ -7,16 +7,10 @@ from rich.markup import escape
 
 from lowtide.api.objects.accounts import ProjectObject
 from lowtide.cli.accounts.admin_backend import choose_named
-from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
+from lowtide.cli.accounts.admin_target import OpenAdmin, admin_command
 from lowtide.cli.client.objects import read_view
-from lowtide.cli.options import (
-    AdminKeyOption,
-    ConfigOption,
-    DataDirOption,
-    DeskServerOption,
-    JsonOption,
-    examples,
-)
+from lowtide.cli.options import examples
+from lowtide.cli.server_commands import Answers
 from lowtide.cli.terminal import console, table, units
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 
@@ -30,25 +24,19 @@ app = typer.Typer(
 @app.command(
     epilog=examples("lowtide projects create evals", "lowtide projects create evals --org research")
 )
+@admin_command
 def create(
+    open_admin: OpenAdmin,
     name: Annotated[str, typer.Argument(metavar="NAME")],
     organization: Annotated[
         str, typer.Option("--org", metavar="ID|NAME", help="The organization that pays.")
     ] = DEFAULT_ORGANIZATION,
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Make a project. Prints its id."""
-    place = AdminTarget(server, api_key, config_file, data_dir)
-    with open_admin(place, may_create=True) as backend:
-        organization_id = choose_named("organization", organization, backend.organizations())
-        made = backend.create_project(organization_id, name)
-    if as_json:
-        console.emit_json(made)
-        return
+    backend = open_admin(may_create=True)
+    organization_id = choose_named("organization", organization, backend.organizations())
+    made = backend.create_project(organization_id, name)
+    yield made
     project = read_view(made, ProjectObject)
     console.write(escape(project.id))
     command = f"lowtide keys create NAME --project {escape(project.id)}"
@@ -58,26 +46,21 @@ def create(
 @app.command(
     "list", epilog=examples("lowtide projects list", "lowtide projects list --org research")
 )
+@admin_command
 def list_projects(
+    open_admin: OpenAdmin,
     organization: Annotated[
         str | None,
         typer.Option("--org", metavar="ID|NAME", help="Only projects of this organization."),
     ] = None,
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """List projects, the oldest first."""
-    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
-        organization_id = None
-        if organization:
-            organization_id = choose_named("organization", organization, backend.organizations())
-        listed = backend.projects(organization_id)
-    if as_json:
-        console.emit_json({"object": "list", "data": listed})
-        return
+    backend = open_admin()
+    organization_id = None
+    if organization:
+        organization_id = choose_named("organization", organization, backend.organizations())
+    listed = backend.projects(organization_id)
+    yield {"object": "list", "data": listed}
     projects = [read_view(entry, ProjectObject) for entry in listed]
     table.show_table(
         (

@@ -27,10 +27,10 @@ from lowtide.cli.batches.estimate_report import exit_code_of_estimate, show_esti
 from lowtide.cli.batches.files import upload_file
 from lowtide.cli.batches.outputs import errors_beside, writable_target
 from lowtide.cli.batches.results import collect, collect_joined, follow
-from lowtide.cli.batches.several import BatchIds, of_each
+from lowtide.cli.batches.several import batches_command
 from lowtide.cli.batches.steering import BatchId, add_commands, key_and_value
 from lowtide.cli.client.objects import BatchView, EstimateView, JsonObject, read_view
-from lowtide.cli.client.server_client import check_id
+from lowtide.cli.client.server_client import ServerClient, check_id
 from lowtide.cli.client.stopped import hint_on_stop
 from lowtide.cli.client.wait import watch as wait_for
 from lowtide.cli.options import (
@@ -41,6 +41,7 @@ from lowtide.cli.options import (
     connect,
     examples,
 )
+from lowtide.cli.server_commands import Answers, server_command
 from lowtide.cli.terminal import command_errors, console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.cli.terminal.console import words_on_stderr
@@ -215,18 +216,11 @@ def show_list(batches: Sequence[BatchView]) -> None:
 
 
 @app.command(epilog=examples("lowtide batches get batch_abc123 --json | jq .request_counts"))
-def get(
-    batch_id: BatchId,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@server_command
+def get(client: ServerClient, batch_id: BatchId) -> Answers:
     """Show one batch as it is now."""
-    with connect(server, api_key) as client:
-        answer = client.batch(check_id(batch_id, "batch"))
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = client.batch(check_id(batch_id, "batch"))
+    yield answer
     show_batch(read_view(answer, BatchView))
 
 
@@ -350,18 +344,11 @@ def _show_written(words: str, collected: JsonObject) -> None:
         "lowtide batches list --filter state:paused --quiet | xargs lowtide batches cancel",
     )
 )
-def cancel(
-    batch_ids: BatchIds,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@batches_command
+def cancel(client: ServerClient, batch_id: str) -> Answers:
     """Cancel a batch. What is finished stays, and can be downloaded."""
-    with connect(server, api_key) as client:
-        of_each(batch_ids, client.cancel_batch, _show_state, as_json=as_json)
-
-
-def _show_state(answer: JsonObject) -> None:
+    answer = client.cancel_batch(batch_id)
+    yield answer
     console.write(f"{sentence(read_view(answer, BatchView))}.")
 
 

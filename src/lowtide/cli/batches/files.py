@@ -20,6 +20,7 @@ from lowtide.cli.options import (
     connect,
     examples,
 )
+from lowtide.cli.server_commands import Answers, server_command
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.progress import transfer_bar
 from lowtide.cli.terminal.standard_streams import input_file, is_standard
@@ -30,7 +31,9 @@ FileId = Annotated[str, typer.Argument(metavar="FILE_ID")]
 
 
 @app.command(epilog=examples("lowtide files upload batch.jsonl"))
+@server_command
 def upload(
+    client: ServerClient,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file of requests.")],
     purpose: Annotated[
         Literal["batch", "batch-api"] | None,
@@ -39,16 +42,10 @@ def upload(
             " them. Default: what the first line looks like."
         ),
     ] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Upload a file of requests. Prints its id."""
-    with connect(server, api_key) as client:
-        answer = _upload(client, path, purpose)
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = _upload(client, path, purpose)
+    yield answer
     file = read_view(answer, FileObject)
     console.write(file.id)
     command = f"lowtide batches create {escape(file.id)}"
@@ -69,19 +66,15 @@ def _upload(client: ServerClient, path: Path, purpose: str | None) -> JsonObject
 
 
 @app.command("list", epilog=examples("lowtide files list --limit 10"))
+@server_command
 def list_files(
+    client: ServerClient,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
     purpose: Annotated[str | None, typer.Option(help="Only files of this purpose.")] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """List files, newest first."""
-    with connect(server, api_key) as client:
-        answer = client.files(limit, purpose)
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = client.files(limit, purpose)
+    yield answer
     files = [read_view(entry, FileObject) for entry in answer.get("data", [])]
     created, shown_time = table.created()
     table.show_table(
@@ -108,18 +101,11 @@ def list_files(
 
 
 @app.command(epilog=examples("lowtide files get file-abc123"))
-def get(
-    file_id: FileId,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@server_command
+def get(client: ServerClient, file_id: FileId) -> Answers:
     """Show one file's record."""
-    with connect(server, api_key) as client:
-        answer = client.file(check_id(file_id, "file"))
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = client.file(check_id(file_id, "file"))
+    yield answer
     _show(answer)
 
 
@@ -175,16 +161,8 @@ def content(
 
 
 @app.command(epilog=examples("lowtide files delete file-abc123"))
-def delete(
-    file_id: FileId,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@server_command
+def delete(client: ServerClient, file_id: FileId) -> Answers:
     """Delete a file. A batch that still reads it goes on undisturbed."""
-    with connect(server, api_key) as client:
-        answer = client.delete_file(check_id(file_id, "file"))
-    if as_json:
-        console.emit_json(answer)
-        return
+    yield client.delete_file(check_id(file_id, "file"))
     console.write(f"Deleted {escape(file_id)}.")

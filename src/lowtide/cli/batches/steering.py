@@ -11,17 +11,11 @@ from rich.markup import escape
 from lowtide.api.objects.failures import FailureGroupList
 from lowtide.cli.batches.batch_report import show_batch
 from lowtide.cli.batches.failures import show_failures
-from lowtide.cli.batches.several import BatchIds, of_each
+from lowtide.cli.batches.several import batches_command
 from lowtide.cli.client.objects import BatchView, HoldsView, JsonObject, read_view
-from lowtide.cli.client.server_client import check_id
-from lowtide.cli.options import (
-    DEFAULT_SERVER,
-    JsonOption,
-    KeyOption,
-    ServerOption,
-    connect,
-    examples,
-)
+from lowtide.cli.client.server_client import ServerClient, check_id
+from lowtide.cli.options import examples
+from lowtide.cli.server_commands import Answers, server_command
 from lowtide.cli.terminal import console
 from lowtide.cli.terminal.command_errors import CommandError
 
@@ -54,8 +48,10 @@ def add_commands(app: typer.Typer) -> None:
     app.command(epilog=examples("lowtide batches delete batch_abc123"))(delete)
 
 
+@batches_command
 def retry(
-    batch_ids: BatchIds,
+    client: ServerClient,
+    batch_id: str,
     only: Annotated[
         str,
         typer.Option(
@@ -82,10 +78,7 @@ def retry(
     priority: Annotated[
         int | None, typer.Option(metavar="N", help="Higher goes first. Default: as the batch had.")
     ] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Run the lines of an ended batch that have no success again, as a new batch. Prints its id.
 
     Nothing is uploaded, and a line that succeeded in the batch or in a retry of it is not run.
@@ -99,49 +92,28 @@ def retry(
         "priority": priority,
     }
     given = {name: value for name, value in asked.items() if value is not None}
-
-    def tell(answer: JsonObject) -> None:
-        batch_id = escape(read_view(answer, BatchView).id)
-        console.write(batch_id)
-        watch = f"lowtide batches watch {batch_id}"
-        results = f"lowtide batches results {batch_id} --with-retries -o results.jsonl"
-        console.info(f"Next: [bold]{watch}[/], then [bold]{results}[/]")
-
-    with connect(server, api_key) as client:
-
-        def ask(batch_id: str) -> JsonObject:
-            return client.steering.retry(batch_id, given)
-
-        of_each(batch_ids, ask, tell, as_json=as_json)
+    answer = client.steering.retry(batch_id, given)
+    yield answer
+    made = escape(read_view(answer, BatchView).id)
+    console.write(made)
+    watch = f"lowtide batches watch {made}"
+    results = f"lowtide batches results {made} --with-retries -o results.jsonl"
+    console.info(f"Next: [bold]{watch}[/], then [bold]{results}[/]")
 
 
-def errors(
-    batch_id: BatchId,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@server_command
+def errors(client: ServerClient, batch_id: BatchId) -> Answers:
     """Show why lines failed so far: alike failures together, counted, with an example."""
-    with connect(server, api_key) as client:
-        answer: JsonObject = client.steering.failures(check_id(batch_id, "batch"))
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer: JsonObject = client.steering.failures(check_id(batch_id, "batch"))
+    yield answer
     show_failures(read_view(answer, FailureGroupList))
 
 
-def delete(
-    batch_ids: BatchIds,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@batches_command
+def delete(client: ServerClient, batch_id: str) -> Answers:
     """Delete a batch that has ended, with its results. The input file stays."""
-    with connect(server, api_key) as client:
-        of_each(batch_ids, client.steering.delete, _show_deleted, as_json=as_json)
-
-
-def _show_deleted(answer: JsonObject) -> None:
+    answer = client.steering.delete(batch_id)
+    yield answer
     console.write(f"Batch {escape(str(answer.get('id')))} and its results are deleted.")
 
 
@@ -153,39 +125,27 @@ OperatorOption = Annotated[
 ]
 
 
+@batches_command
 def pause(
-    batch_ids: BatchIds,
+    client: ServerClient,
+    batch_id: str,
     in_flight: Annotated[
         str, typer.Option(metavar="finish|abort", help="What becomes of calls that are under way.")
     ] = "finish",
     operator: OperatorOption = False,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Pause a batch: no further request starts. Its completion window goes on."""
-    with connect(server, api_key) as client:
-
-        def ask(batch_id: str) -> JsonObject:
-            return client.steering.pause(batch_id, in_flight, operator=operator)
-
-        of_each(batch_ids, ask, _show_holds, as_json=as_json)
+    answer = client.steering.pause(batch_id, in_flight, operator=operator)
+    yield answer
+    _show_holds(answer)
 
 
-def resume(
-    batch_ids: BatchIds,
-    operator: OperatorOption = False,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@batches_command
+def resume(client: ServerClient, batch_id: str, operator: OperatorOption = False) -> Answers:
     """Let a paused batch go on, unless another hold is left."""
-    with connect(server, api_key) as client:
-
-        def ask(batch_id: str) -> JsonObject:
-            return client.steering.resume(batch_id, operator=operator)
-
-        of_each(batch_ids, ask, _show_holds, as_json=as_json)
+    answer = client.steering.resume(batch_id, operator=operator)
+    yield answer
+    _show_holds(answer)
 
 
 def _show_holds(answer: JsonObject) -> None:
@@ -196,7 +156,9 @@ def _show_holds(answer: JsonObject) -> None:
     console.write(f"Batch {escape(batch.id)} {escape(words)}.")
 
 
+@server_command
 def change(
+    client: ServerClient,
     batch_id: BatchId,
     priority: Annotated[int | None, typer.Option(metavar="N", help="Higher goes first.")] = None,
     completion_window: Annotated[
@@ -209,10 +171,7 @@ def change(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Replaces all of it; may be repeated."),
     ] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Change priority, completion window or metadata of a batch that has not ended."""
     asked = {
         "priority": priority,
@@ -222,11 +181,8 @@ def change(
     given = {name: value for name, value in asked.items() if value is not None}
     if not given:
         raise CommandError("Nothing to change.", "Give --priority, --window or --metadata.")
-    with connect(server, api_key) as client:
-        answer = client.steering.change(check_id(batch_id, "batch"), given)
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = client.steering.change(check_id(batch_id, "batch"), given)
+    yield answer
     show_batch(read_view(answer, BatchView))
 
 

@@ -19,6 +19,7 @@ from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.client.reading_client import ReadingClient
 from lowtide.cli.client.steering_client import SteeringClient
 from lowtide.cli.client.upload_parts import upload_in_parts
+from lowtide.cli.client.webhook_client import WebhookClient
 from lowtide.cli.client.whole_file import whole_file
 from lowtide.cli.terminal.command_errors import CommandError
 
@@ -45,6 +46,7 @@ class ServerClient:
         self.steering: Final = SteeringClient(http)
         self.reading: Final = ReadingClient(http)
         """Calls about a batch that exists."""
+        self.webhooks: Final = WebhookClient(http)
 
     @property
     def server(self) -> str:

@@ -4,35 +4,22 @@ from rich.markup import escape
 
 from lowtide.api.objects.engines import EngineList, EngineObject, EngineTotals, SourceObject
 from lowtide.api.objects.scale import ScalerObject
-from lowtide.cli.accounts.admin_target import AdminTarget, open_admin
+from lowtide.cli.accounts.admin_target import OpenAdmin, admin_command
 from lowtide.cli.client.objects import read_view
-from lowtide.cli.options import (
-    AdminKeyOption,
-    ConfigOption,
-    DataDirOption,
-    DeskServerOption,
-    JsonOption,
-)
+from lowtide.cli.server_commands import Answers
 from lowtide.cli.terminal import console, table, units
 from lowtide.core.reporting.bound_words import bound_words
 from lowtide.core.reporting.worker_report import SETTINGS_LABEL
 
 
-def engines(
-    server: DeskServerOption = None,
-    api_key: AdminKeyOption = None,
-    config_file: ConfigOption = None,
-    data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@admin_command
+def engines(open_admin: OpenAdmin) -> Answers:
     """Show the engines: what each serves, how full it is, why it takes no calls, what the sources
     tell in which engines are found, and what the scalers were asked that start and stop them.
     """
-    with open_admin(AdminTarget(server, api_key, config_file, data_dir)) as backend:
-        engine_list = backend.engines()
-    if as_json:
-        console.emit_json(engine_list)
-        return
+    backend = open_admin()
+    engine_list = backend.engines()
+    yield engine_list
     listed = read_view(engine_list, EngineList)
     for worker in listed.workers:
         if worker.is_gone:

@@ -6,12 +6,19 @@ import typer
 from rich.markup import escape
 
 from lowtide.api.objects.webhooks import DeliveryObject, WebhookObject
-from lowtide.cli.client.objects import read_view
-from lowtide.cli.client.server_client import check_id
-from lowtide.cli.options import DEFAULT_SERVER, JsonOption, KeyOption, ServerOption, examples
+from lowtide.cli.client.objects import JsonObject, read_view
+from lowtide.cli.client.server_client import ServerClient, check_id
+from lowtide.cli.options import (
+    DEFAULT_SERVER,
+    JsonOption,
+    KeyOption,
+    ServerOption,
+    connect,
+    examples,
+)
+from lowtide.cli.server_commands import Answers, server_command
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
-from lowtide.cli.webhooks.webhook_client import connect_webhooks
 from lowtide.core.webhooks.endpoint import EVENT_TYPES
 from lowtide.limits import PAGE_SIZE_MAX_BATCHES, WEBHOOK_OVERLAP_S
 
@@ -46,40 +53,30 @@ _SHOWN_ONCE = "[yellow]It is shown only now:[/] give it to the receiver."
         "lowtide webhooks create https://example.org/hooks --event batch.failed --json",
     )
 )
+@server_command
 def create(
+    client: ServerClient,
     url: Annotated[str, typer.Argument(metavar="URL", help="Where events are sent to.")],
     event: EventOption = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="What it is for.")] = "",
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Name an address that hears of all batches of the project. Prints its id and its secret.
 
     Without --event it hears of every end.
     """
-    with connect_webhooks(server, api_key) as client:
-        made = client.create(url, event, name)
-    if as_json:
-        console.emit_json(made)
-        return
-    console.write(f"{made['id']}\n{made['secret']}")
+    answer = client.webhooks.create(url, event, name)
+    yield answer
+    console.write(f"{answer['id']}\n{answer['secret']}")
     console.info(f"The second line is the secret. {_SHOWN_ONCE}")
-    console.info(f"Next: [bold]lowtide webhooks test {escape(made['id'])}[/]")
+    console.info(f"Next: [bold]lowtide webhooks test {escape(answer['id'])}[/]")
 
 
 @app.command("list", epilog=examples("lowtide webhooks list"))
-def list_webhooks(
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@server_command
+def list_webhooks(client: ServerClient) -> Answers:
     """List the project's webhooks, newest first."""
-    with connect_webhooks(server, api_key) as client:
-        answer = client.all()
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = client.webhooks.all()
+    yield answer
     webhooks = [read_view(each, WebhookObject) for each in answer.get("data", [])]
     table.show_table(
         (table.whole("id"), table.whole("state"), table.name("url"), table.name("name")),
@@ -88,16 +85,12 @@ def list_webhooks(
 
 
 @app.command(epilog=examples("lowtide webhooks show wh_abc123"))
-def show(
-    webhook_id: WebhookId,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@server_command
+def show(client: ServerClient, webhook_id: WebhookId) -> Answers:
     """Show one webhook: where it goes, and how it does."""
-    with connect_webhooks(server, api_key) as client:
-        answer = client.get(check_id(webhook_id, "webhook"))
-    _show(answer, as_json=as_json)
+    answer = client.webhooks.get(check_id(webhook_id, "webhook"))
+    yield answer
+    _show(answer)
 
 
 @app.command(
@@ -107,7 +100,9 @@ def show(
         "lowtide webhooks set wh_abc123 --url https://example.org/new --event batch.failed",
     ),
 )
+@server_command
 def change(
+    client: ServerClient,
     webhook_id: WebhookId,
     url: Annotated[str | None, typer.Option(metavar="URL", help="Another address.")] = None,
     event: EventOption = None,
@@ -115,33 +110,22 @@ def change(
     enable: Annotated[
         bool | None, typer.Option("--enable/--disable", help="Call it again; or no more.")
     ] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Change what is given; the rest stays."""
     asked: dict[str, Any] = {"url": url, "events": event or None, "name": name, "enabled": enable}
     fields = {key: value for key, value in asked.items() if value is not None}
     if not fields:
         raise CommandError("Nothing to change.", "Give --url, --event, --name or --enable.")
-    with connect_webhooks(server, api_key) as client:
-        answer = client.change(check_id(webhook_id, "webhook"), fields)
-    _show(answer, as_json=as_json)
+    answer = client.webhooks.change(check_id(webhook_id, "webhook"), fields)
+    yield answer
+    _show(answer)
 
 
 @app.command(epilog=examples("lowtide webhooks delete wh_abc123"))
-def delete(
-    webhook_id: WebhookId,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@server_command
+def delete(client: ServerClient, webhook_id: WebhookId) -> Answers:
     """Call an address no more, and forget what was sent there."""
-    with connect_webhooks(server, api_key) as client:
-        answer = client.delete(check_id(webhook_id, "webhook"))
-    if as_json:
-        console.emit_json(answer)
-        return
+    yield client.webhooks.delete(check_id(webhook_id, "webhook"))
     console.write(f"Deleted {escape(webhook_id)}.")
 
 
@@ -152,24 +136,20 @@ def delete(
         "lowtide webhooks rotate project",
     )
 )
+@server_command
 def rotate(
+    client: ServerClient,
     webhook_id: OrProject,
     overlap_hours: Annotated[
         float, typer.Option(metavar="HOURS", min=0, help="For which the old secret signs, too.")
     ] = WEBHOOK_OVERLAP_S / 3600,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Make another secret, and print it.
 
     Of `project`: the secret for addresses that batches name, which the first call makes.
     """
-    with connect_webhooks(server, api_key) as client:
-        answer = client.rotate(check_id(webhook_id, "webhook"), overlap_hours * 3600)
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = client.webhooks.rotate(check_id(webhook_id, "webhook"), overlap_hours * 3600)
+    yield answer
     console.write(str(answer["secret"]))
     console.info(_SHOWN_ONCE)
 
@@ -188,8 +168,8 @@ def test(
 
     Exit code: 0 the receiver answered with a 2xx, 1 with anything else.
     """
-    with connect_webhooks(server, api_key) as client:
-        answer = client.test(check_id(webhook_id, "webhook"), event)
+    with connect(server, api_key) as client:
+        answer = client.webhooks.test(check_id(webhook_id, "webhook"), event)
     status = int(answer["status_code"])
     if as_json:
         console.emit_json(answer)
@@ -204,7 +184,9 @@ def test(
         "lowtide webhooks deliveries project --json | jq .data",
     )
 )
+@server_command
 def deliveries(
+    client: ServerClient,
     webhook_id: OrProject,
     state: Annotated[
         Literal["pending", "delivered", "failed"] | None,
@@ -213,16 +195,10 @@ def deliveries(
     limit: Annotated[
         int, typer.Option(min=1, max=PAGE_SIZE_MAX_BATCHES, help="How many, newest first.")
     ] = 20,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """List what was sent in the last 30 days, and what came of it."""
-    with connect_webhooks(server, api_key) as client:
-        answer = client.deliveries(check_id(webhook_id, "webhook"), limit, state)
-    if as_json:
-        console.emit_json(answer)
-        return
+    answer = client.webhooks.deliveries(check_id(webhook_id, "webhook"), limit, state)
+    yield answer
     deliveries_sent = [read_view(each, DeliveryObject) for each in answer.get("data", [])]
     created, shown_time = table.created()
     table.show_table(
@@ -253,29 +229,22 @@ def deliveries(
         "lowtide webhooks replay wh_abc123", "lowtide webhooks replay wh_abc123 evt_def456"
     )
 )
+@server_command
 def replay(
+    client: ServerClient,
     webhook_id: OrProject,
     event_id: Annotated[
         str | None, typer.Argument(metavar="EVENT_ID", help="Default: all that have failed.")
     ] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """Send events once more, with their ids."""
-    with connect_webhooks(server, api_key) as client:
-        asked = None if event_id is None else check_id(event_id, "event")
-        answer = client.replay(check_id(webhook_id, "webhook"), asked)
-    if as_json:
-        console.emit_json(answer)
-        return
+    asked = None if event_id is None else check_id(event_id, "event")
+    answer = client.webhooks.replay(check_id(webhook_id, "webhook"), asked)
+    yield answer
     console.write(f"Sending {units.plural(int(answer['replayed']), 'event')} once more.")
 
 
-def _show(answer: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        console.emit_json(answer)
-        return
+def _show(answer: JsonObject) -> None:
     webhook = read_view(answer, WebhookObject)
     fields = [
         ("id", webhook.id),

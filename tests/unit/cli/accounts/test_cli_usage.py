@@ -15,6 +15,7 @@ import pytest
 from installation import SIDES, Installation, Prompt, running_installation
 from prompt import Run
 
+from lowtide.cli import server_commands
 from lowtide.cli.batches import batches
 from lowtide.cli.terminal import command_errors, units
 from lowtide.core.accounts.money import model_prices
@@ -185,7 +186,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, scripted: Any) -> Any:
 
     def answer(body: dict[str, Any]) -> Any:
         server = scripted(httpx.Response(200, json=body))
-        monkeypatch.setattr(batches, "connect", lambda *_: server.client)
+        for module in (batches, server_commands):
+            monkeypatch.setattr(module, "connect", lambda *_: server.client)
         return server
 
     return answer

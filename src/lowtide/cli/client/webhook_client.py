@@ -1,29 +1,17 @@
-"""What `lowtide webhooks` asks of a server. Beside `ServerClient`, which has the rest."""
+"""What `lowtide webhooks` asks of a server. `ServerClient.webhooks` has one."""
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
-from lowtide.cli.client.address import server_address
 from lowtide.cli.client.http_client import HttpClient
 from lowtide.cli.client.objects import JsonObject
 
 
-def connect_webhooks(server: str, api_key: str | None) -> "WebhookClient":
-    """A client for what the two options say. Raises CommandError when the address is none."""
-    return WebhookClient(HttpClient(server_address(server), api_key))
-
-
 class WebhookClient:
-    """One server's webhooks. A context manager; closes its connections."""
+    """Calls to one server about webhooks."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
 
     def create(self, url: str, events: Iterable[str] | None, name: str) -> JsonObject:
         """`events` None: all."""

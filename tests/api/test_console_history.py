@@ -17,6 +17,7 @@ from lowtide.core.reporting.worker_report import ReplicaReport, WorkerReport
 from lowtide.core.scheduling.forecast import CELLS, HourOfWeek
 from lowtide.ports.capacity import Capacity
 from lowtide.service.batches.steering import PauseBatch
+from testkit.statements import statements
 
 
 @pytest.fixture
@@ -139,7 +140,9 @@ def test_the_week_is_shown_to_administrators(env: Env) -> None:
     assert "Nothing learned yet" in get(env.http_api, "/console/week", cookie).body.decode()
     batch, own = env.running_batch(tenant), env.running_batch(admin)
     env.http_api.clock.shift += timedelta(minutes=1)  # what is foreseen is worked out again
-    text = get(env.http_api, "/console/week", cookie).body.decode()
+    with statements() as asked:
+        text = get(env.http_api, "/console/week", cookie).body.decode()
+    assert len([each for each in asked if "batches.id IN" in each]) == 1, "the names of both"
     assert 'class="heat ' not in text, "nothing is drawn of what was not learned"
     assert "0 of 168 hours learned" in text
     assert 'class="plot plot-courses"' in text

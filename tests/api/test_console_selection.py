@@ -10,6 +10,7 @@ from console_client import FORM, HTML, csrf_in, get, post, sign_in
 from tenant_env import Env, Tenant, line
 
 from lowtide import limits
+from testkit.statements import statements
 
 
 def press(
@@ -122,6 +123,18 @@ def test_a_retry_of_several_batches_asks_first_how_many_lines_run_again(env: Env
     report = told[told.index("2 batches retried.") : told.index('id="selection"')]
     assert report.count("<a href") == 2
     assert ended[0] not in report
+
+
+def test_the_question_about_many_batches_reads_them_in_as_many_statements_as_one(env: Env) -> None:
+    tenant = env.tenant()
+    ended = [env.ended_batch(tenant).id for _ in range(4)]
+    cookie, counts = sign_in(tenant), []
+    for chosen in (ended[:1], ended):
+        with statements() as asked:
+            question = press(tenant, cookie, "retry", *chosen)
+        assert f"Retry {len(chosen)} line" in text_of(question)
+        counts.append(len([each for each in asked if re.search("FROM (batches|files)", each)]))
+    assert counts[0] == counts[1]
 
 
 def test_what_a_retry_would_run_is_told_to_programs_too(env: Env) -> None:

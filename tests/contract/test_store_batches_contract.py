@@ -11,6 +11,7 @@ from lowtide.core.batches.batch import Batch, BatchError
 from lowtide.core.batches.batch_filter import BatchFilter
 from lowtide.core.batches.plan import ModelTotals
 from lowtide.ports.store import UnknownCursor
+from lowtide.store.statements import many_keys
 from testkit.store_fixture import StoreFixture
 
 
@@ -38,6 +39,20 @@ async def test_another_projects_batch_is_unknown(world: StoreFixture) -> None:
     assert await world.store.batches.cancel("p2", batch.id, world.now) is None
     assert await world.store.batches.page("p2", after=None, limit=9) == []
     assert (await world.see(batch)).status == "validating"
+
+
+async def test_many_batches_are_read_at_once_and_others_are_missing(
+    world: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_keys, "STORE_KEYS_PER_STATEMENT", 2)
+    gone = await world.completed(failed=1)
+    batches = [await world.validating(project="p1") for _ in range(3)]
+    foreign = await world.validating(project="p2")
+    assert await world.store.steering.delete("p1", gone.id, world.now)
+    ids = [each.id for each in (*batches, foreign, gone)]
+    found = await world.store.batches.get_many("p1", [*ids, ids[0], "batch_unknown"])
+    assert found == {each.id: await world.see(each) for each in batches}
+    assert await world.store.batches.get_many("p1", []) == {}
 
 
 # ---- repeated creates

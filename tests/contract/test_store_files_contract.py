@@ -35,6 +35,8 @@ async def test_names_are_of_the_projects_files_that_are_there(world: StoreFixtur
     asked = [here.id, here.id, deleted.id, foreign.id, "file-unknown"]
     assert await world.store.files.names("p1", asked) == {here.id: here.filename}
     assert await world.store.files.names("p1", []) == {}
+    assert await world.store.files.get_many("p1", asked) == {here.id: here}
+    assert await world.store.files.get_many("p1", []) == {}
 
 
 async def test_an_id_with_nul_is_nobodys_and_no_outage(world: StoreFixture) -> None:

@@ -13,6 +13,7 @@ from lowtide.core.batches.failures import FailureCount, LineFailure
 from lowtide.core.batches.line_sets import pack_lines
 from lowtide.core.batches.segment import Finished, encode_segment
 from lowtide.ports.retries import BatchEnd, RetryConflict
+from lowtide.store.statements import many_keys
 from testkit.store_fixture import TTL_S, StoreFixture, result_file
 
 COVERED = pack_lines(np.array([2, 4], np.uint32))
@@ -47,6 +48,21 @@ async def test_a_retry_is_inserted_with_the_lines_that_it_covers(world: StoreFix
     tree = await world.store.retries.tree(batch.project_id, batch.id)
     assert [each.id for each in tree] == [batch.id, retry.id]
     assert await world.store.retries.tree("p2", batch.id) == []
+
+
+async def test_many_trees_are_read_at_once_each_in_its_order(
+    world: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_keys, "STORE_KEYS_PER_STATEMENT", 4)
+    batches = [await world.completed(failed=2) for _ in range(3)]
+    world.pass_time(1)
+    retry = await world.store.retries.add(retry_of(world, batches[0]), COVERED, 1)
+    project, roots = batches[0].project_id, [each.id for each in batches]
+    trees = await world.store.retries.trees(project, [*roots, retry.id, "batch_unknown"])
+    assert {root: [each.id for each in tree] for root, tree in trees.items()} == {
+        roots[0]: [roots[0], retry.id], roots[1]: [roots[1]], roots[2]: [roots[2]],
+    }  # fmt: skip
+    assert await world.store.retries.trees("p2", roots) == {}
 
 
 async def test_a_batch_over_its_whole_file_covers_all(world: StoreFixture) -> None:

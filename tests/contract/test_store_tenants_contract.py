@@ -223,10 +223,12 @@ async def test_another_projects_ids_are_unknown_to_every_method(world: StoreFixt
     since, until = now - timedelta(days=1), now + timedelta(days=1)
     asked = {
         "FileStore.get": await store.files.get("p2", mine),
+        "FileStore.get_many": await store.files.get_many("p2", [mine]),
         "FileStore.page": await files_behind(world, "p2", mine),
         "FileStore.names": await store.files.names("p2", [mine]),
         "FileStore.delete": await store.files.delete("p2", mine, now),
         "BatchStore.get": await store.batches.get("p2", batch.id),
+        "BatchStore.get_many": await store.batches.get_many("p2", [batch.id]),
         "BatchStore.page": await batches_behind(world, "p2", batch.id),
         "BatchStore.repeated": await store.batches.repeated("p2", "d", since=since, now=now),
         "BatchStore.cancel": await store.batches.cancel("p2", batch.id, now),

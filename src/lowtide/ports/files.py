@@ -5,7 +5,7 @@ exceptions mapped; another project's id behaves as an unknown id. A file gets it
 its blob stays as long as an unfinished batch reads it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -29,6 +29,10 @@ class FileStore(Protocol):
 
     async def get(self, project_id: str, file_id: str) -> File | None:
         """None when unknown, deleted, or another project's."""
+        ...
+
+    async def get_many(self, project_id: str, file_ids: Collection[str]) -> dict[str, File]:
+        """The same of many at once, by id; one that `get` would not find is missing."""
         ...
 
     async def by_id(self, file_id: str) -> File | None:

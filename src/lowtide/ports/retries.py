@@ -5,7 +5,7 @@ unfinished at a time, however many are asked for at the same instant; what a ret
 decided from the very batches that its tree then had, all of them ended.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -43,6 +43,10 @@ class RetryStore(Protocol):
 
     async def tree(self, project_id: str, root_id: str) -> list[Batch]:
         """The first batch of the tree and its retries, in the order in which they were made."""
+        ...
+
+    async def trees(self, project_id: str, root_ids: Collection[str]) -> dict[str, list[Batch]]:
+        """The same of many at once, by the first batch's id; those of none are missing."""
         ...
 
     async def add(

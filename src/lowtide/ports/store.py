@@ -19,7 +19,7 @@ Contract, held by every adapter and checked by tests/contract/test_store_*.py:
 "Now" is an argument everywhere: stores read no clock. Instants are aware UTC.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -120,6 +120,10 @@ class BatchStore(Protocol):
         ...
 
     async def get(self, project_id: str, batch_id: str) -> Batch | None: ...
+
+    async def get_many(self, project_id: str, batch_ids: Collection[str]) -> dict[str, Batch]:
+        """The same of many at once, by id; one that `get` would not find is missing."""
+        ...
 
     async def page(
         self, project_id: str, *, after: str | None, limit: int, which: BatchFilter = EVERY_BATCH

@@ -4,7 +4,7 @@ Invariant: of identical creates that run at the same time, and say that they rep
 inserts and the others return its batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks, f
 from lowtide.store.statements.batch_filters import conditions
 from lowtide.store.statements.batch_notes import note
 from lowtide.store.statements.idempotency import one_batch, take_key
+from lowtide.store.statements.many_keys import in_steps
 from lowtide.store.statements.owners import owner_of
 from lowtide.store.statements.paging import page
 from lowtide.store.statements.transitions import drop_unleased, take
@@ -108,6 +109,17 @@ class SqlBatches:
         async with self._db.read() as conn:
             row = (await conn.execute(_OWN, _key(project_id, batch_id))).one_or_none()
         return None if row is None else batch_of(row)
+
+    async def get_many(self, project_id: str, batch_ids: Collection[str]) -> dict[str, Batch]:
+        mine = select(batches).where(
+            batches.c.project_id == project_id, batches.c.deleted_at.is_(None)
+        )
+        found: dict[str, Batch] = {}
+        async with self._db.read() as conn:
+            for some in in_steps(batch_ids):
+                rows = await conn.execute(mine.where(batches.c.id.in_(some)))
+                found |= {row.id: batch_of(row) for row in rows}
+        return found
 
     async def page(
         self,

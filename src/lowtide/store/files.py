@@ -5,7 +5,7 @@ transaction that finds no unfinished batch reading it (here, or a later sweep); 
 given holds for all transactions together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import insert, select, update
@@ -19,6 +19,7 @@ from lowtide.store.schema.rows import file_of, file_values
 from lowtide.store.schema.tables import files
 from lowtide.store.statements.garbage import hide_files, lock_garbage
 from lowtide.store.statements.idempotency import take_key
+from lowtide.store.statements.many_keys import in_steps
 from lowtide.store.statements.paging import page
 from lowtide.store.statements.storage_use import check_quota
 
@@ -48,6 +49,15 @@ class SqlFiles:
     async def get(self, project_id: str, file_id: str) -> File | None:
         file = await self.by_id(file_id)
         return file if file is not None and file.project_id == project_id else None
+
+    async def get_many(self, project_id: str, file_ids: Collection[str]) -> dict[str, File]:
+        mine = select(files).where(files.c.project_id == project_id, _VISIBLE)
+        found: dict[str, File] = {}
+        async with self._db.read() as conn:
+            for some in in_steps(file_ids):
+                rows = await conn.execute(mine.where(files.c.id.in_(some)))
+                found |= {row.id: file_of(row) for row in rows}
+        return found
 
     async def by_id(self, file_id: str) -> File | None:
         async with self._db.read() as conn:

@@ -14,13 +14,13 @@ from sqlalchemy import insert, select
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
 from lowtide.core.batches.batch import Batch
 from lowtide.core.files.file import File
-from lowtide.limits import STORE_KEYS_PER_STATEMENT
 from lowtide.ports.flex import FlexStatus
 from lowtide.ports.work import TaskLease
 from lowtide.store.batches import check_batch_quota, insert_batch
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.rows import batch_of, file_values
 from lowtide.store.schema.tables import AWAITED, LEASED, batches, chunks, files
+from lowtide.store.statements.many_keys import in_steps
 
 _FIRST_TOKEN = 1
 _STANDING: Final = select(batches.c.id, batches.c.status, batches.c.holds, batches.c.results_seq)
@@ -72,11 +72,11 @@ class SqlFlex:
 
     async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, FlexStatus]:
         statuses: dict[str, FlexStatus] = {}
-        ids, most = sorted(batch_ids), STORE_KEYS_PER_STATEMENT
         async with self._db.read() as conn:
-            for first in range(0, len(ids), most):
-                some = _STANDING.where(batches.c.id.in_(ids[first : first + most]))
-                for batch_id, *standing in await conn.execute(some):
+            for some in in_steps(batch_ids):
+                for batch_id, *standing in await conn.execute(
+                    _STANDING.where(batches.c.id.in_(some))
+                ):
                     statuses[batch_id] = FlexStatus(*standing)
         return statuses
 

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.result_index import SUFFIX
 from lowtide.core.execution.records import StoredSlice
-from lowtide.limits import STORE_KEYS_PER_STATEMENT
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.schema.tables import batches, files, garbage, slices
 from lowtide.store.schema.upload_tables import upload_parts
@@ -24,6 +23,7 @@ from lowtide.store.statements.garbage import (
     hide_files,
     lock_garbage,
 )
+from lowtide.store.statements.many_keys import in_steps
 from lowtide.store.uploads import sweep_uploads
 
 _SLICE = tuple(slices.c[field] for field in StoredSlice.__struct_fields__)
@@ -75,13 +75,13 @@ class SqlResults:
 
     async def forget(self, keys: Sequence[str]) -> None:
         async with self._db.write() as conn:
-            for part in _parts(keys):
+            for part in in_steps(keys):
                 await conn.execute(delete(garbage).where(garbage.c.blob_key.in_(part)))
 
     async def known(self, keys: Sequence[str]) -> frozenset[str]:
         known_keys: set[str] = set()
         async with self._db.read() as conn:
-            for part in _parts([key.removesuffix(SUFFIX) for key in keys]):
+            for part in in_steps({key.removesuffix(SUFFIX) for key in keys}):
                 for column in KEEPS_BLOB:
                     known_keys.update(await conn.scalars(select(column).where(column.in_(part))))
         return frozenset(key for key in keys if key.removesuffix(SUFFIX) in known_keys)
@@ -133,8 +133,3 @@ async def _sweep_slices(
         if added >= limit:
             break
     return added
-
-
-def _parts(keys: Sequence[str]) -> list[Sequence[str]]:
-    size = STORE_KEYS_PER_STATEMENT
-    return [keys[start : start + size] for start in range(0, len(keys), size)]

@@ -4,7 +4,7 @@ Invariant: who adds a retry holds its tree's lock from the reading of the tree t
 transaction, so two retries of one tree never both find it at rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select
@@ -25,6 +25,7 @@ from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import batches, files
 from lowtide.store.statements.failures import failures_of
 from lowtide.store.statements.idempotency import one_batch, take_key
+from lowtide.store.statements.many_keys import in_steps
 from lowtide.store.statements.webhook_events import name_same_webhook
 
 
@@ -38,6 +39,15 @@ class SqlRetries:
     async def tree(self, project_id: str, root_id: str) -> list[Batch]:
         async with self._db.read() as conn:
             return [batch_of(row) for row in await _tree(conn, project_id, root_id)]
+
+    async def trees(self, project_id: str, root_ids: Collection[str]) -> dict[str, list[Batch]]:
+        trees: dict[str, list[Batch]] = {}
+        async with self._db.read() as conn:
+            for some in in_steps(root_ids, places=2):
+                for batch in map(batch_of, await _trees(conn, project_id, some)):
+                    if batch.tree_id in some:  # of a retry's id there is no tree
+                        trees.setdefault(batch.tree_id, []).append(batch)
+        return trees
 
     async def add(
         self,
@@ -96,7 +106,12 @@ class SqlRetries:
 
 
 async def _tree(conn: AsyncConnection, project_id: str, root_id: str) -> list[Row[Any]]:
-    mine = (batches.c.id == root_id) | (batches.c.root_id == root_id)
+    return await _trees(conn, project_id, [root_id])
+
+
+async def _trees(conn: AsyncConnection, project_id: str, root_ids: Sequence[str]) -> list[Row[Any]]:
+    """The batches of these trees, in the order in which they were made."""
+    mine = batches.c.id.in_(root_ids) | batches.c.root_id.in_(root_ids)
     result = await conn.execute(
         select(batches)
         .where(mine, batches.c.project_id == project_id)

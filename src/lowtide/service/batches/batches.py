@@ -6,7 +6,7 @@ because it got no answer has one batch, not two. What is in the lines is none of
 is found by validation, and fails the batch, not the call (protocol.md section 8).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
@@ -178,6 +178,10 @@ class BatchService:
         if batch is None:
             raise batch_not_found(batch_id)
         return batch
+
+    async def get_many(self, project_id: str, batch_ids: Collection[str]) -> dict[str, Batch]:
+        """Those of the batches that are there, by id."""
+        return await self._store.batches.get_many(project_id, batch_ids)
 
     async def page(
         self,

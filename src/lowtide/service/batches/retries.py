@@ -6,6 +6,7 @@ it inserts; the input is neither copied nor read here, the retry refers to it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import msgspec
@@ -32,6 +33,7 @@ from lowtide.core.batches.retry import (
     without_success,
 )
 from lowtide.core.errors import LowtideError
+from lowtide.core.files.file import File
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.ports.clock import Clock, NewId
 from lowtide.ports.retries import RetryConflict
@@ -130,6 +132,29 @@ class RetryService:
         covered = await self._covered(batch, tree, only, asked)
         return None if covered is None else len(covered)
 
+    async def counts(self, project_id: str, batches: Sequence[Batch]) -> dict[str, int | None]:
+        """The same of retries of all that these batches left, by id; what would be refused is
+        missing. Of batches over one input the first that can be retried stands for all.
+        """
+        asked, counts = RetryBatch(), dict[str, int | None]()
+        trees = await self._store.retries.trees(project_id, {each.tree_id for each in batches})
+        files = await self._store.files.get_many(
+            project_id, {each.input_file_id for each in batches}
+        )
+        counted: set[str] = set()
+        for batch in batches:
+            if batch.tree_id in counted:
+                continue
+            with suppress(LowtideError):
+                _require_end(batch)
+                tree = trees.get(batch.tree_id, ())
+                _require_rest(batch, tree)
+                self._require_input(batch, files.get(batch.input_file_id))
+                covered = await self._covered(batch, tree, "all_unsuccessful", asked)
+                counts[batch.id] = None if covered is None else len(covered)
+                counted.add(batch.tree_id)
+        return counts
+
     async def failures(self, project_id: str, batch_id: str) -> Sequence[FailureGroup]:
         """Groups of the batch's failures so far, the largest first. Raises LowtideError."""
         await self._batch(project_id, batch_id)
@@ -152,18 +177,16 @@ class RetryService:
     async def _ended(self, project_id: str, batch_id: str) -> Batch:
         """Raises LowtideError where the batch is not there, goes on, or failed its validation."""
         batch = await self._batch(project_id, batch_id)
-        if batch.ended_at is None:
-            raise LowtideError(
-                "batch_not_ended",
-                f"Batch '{batch_id}' is {batch.status}: it can be retried once it has ended.",
-            )
-        if batch.status == "failed":
-            raise _failed_validation(batch)
+        _require_end(batch)
         return batch
 
     async def _check_input(self, batch: Batch) -> None:
         """Raises LowtideError where the lines cannot be read any more."""
         file = await self._store.files.get(batch.project_id, batch.input_file_id)
+        self._require_input(batch, file)
+
+    def _require_input(self, batch: Batch, file: File | None) -> None:
+        """Raises LowtideError where the lines cannot be read any more. `file` None: it is gone."""
         if file is None:
             raise LowtideError(
                 "input_gone",
@@ -264,6 +287,17 @@ def _checked(asked: RetryBatch) -> RetryOnly:
     check_priority(asked.priority)
     check_metadata(asked.metadata or {})
     return only
+
+
+def _require_end(batch: Batch) -> None:
+    """Raises LowtideError where the batch goes on, or failed its validation."""
+    if batch.ended_at is None:
+        raise LowtideError(
+            "batch_not_ended",
+            f"Batch '{batch.id}' is {batch.status}: it can be retried once it has ended.",
+        )
+    if batch.status == "failed":
+        raise _failed_validation(batch)
 
 
 def _require_rest(batch: Batch, tree: Sequence[Batch]) -> None:

@@ -14,8 +14,6 @@ from starlette.requests import Request
 
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.core.batches.batch import Batch
-from lowtide.core.errors import LowtideError
-from lowtide.service.batches.retries import RetryBatch
 
 
 class Retriable(NamedTuple):
@@ -50,19 +48,14 @@ async def question_of(
     """Counts what a retry of these batches, newest first, would run. Changes nothing."""
     ended: list[Retriable] = []
     cancelled: list[Retriable] = []
-    trees: set[str] = set()
-    for batch in sorted(batches, key=lambda each: each.created_at, reverse=True):
-        if batch.tree_id in trees or not _may_have_rest(batch):
-            continue
-        try:
-            lines = await services_of(request).retries.count(
-                identify(request).project_id, batch.id, RetryBatch()
-            )
-        except LowtideError:
-            continue  # counted as left out; its own page says why
-        trees.add(batch.tree_id)
-        kind = cancelled if batch.status == "cancelled" else ended
-        kind.append(Retriable(batch.id, name_of[batch.id], lines))
+    newest = sorted(batches, key=lambda each: each.created_at, reverse=True)
+    counts = await services_of(request).retries.counts(
+        identify(request).project_id, list(filter(_may_have_rest, newest))
+    )
+    for batch in newest:
+        if batch.id in counts:  # others are left out; their own pages say why
+            kind = cancelled if batch.status == "cancelled" else ended
+            kind.append(Retriable(batch.id, name_of[batch.id], counts[batch.id]))
     left_out = len(batches) - len(ended) - len(cancelled)
     return RetryQuestion(ended=ended, cancelled=cancelled, left_out=left_out)
 

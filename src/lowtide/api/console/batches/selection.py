@@ -109,13 +109,9 @@ async def _chosen(request: Request, form: Form) -> Chosen:
     ids = list(dict.fromkeys(ids))
     if not ids:
         raise LowtideError("invalid_request", "Choose batches first.", "batch")
-    batches: list[Batch] = []
-    unknown: list[str] = []
-    for batch_id in ids[:most]:
-        try:
-            batches.append(await services.batches.get(project_id, batch_id))
-        except LowtideError:
-            unknown.append(batch_id)
+    known = await services.batches.get_many(project_id, ids[:most])
+    batches = [known[each] for each in ids if each in known]
+    unknown = [each for each in ids[:most] if each not in known]
     return Chosen(batches, unknown, len(ids) > most)
 
 

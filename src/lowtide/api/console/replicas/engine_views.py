@@ -5,7 +5,6 @@ For administrators: engines have addresses. The history is that of
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -22,8 +21,6 @@ from lowtide.api.plots.week_plot import course_plot, week_plot
 from lowtide.api.replicas.engine_history import histories_of
 from lowtide.api.replicas.engines import TAKES_CALLS, engines_named, engines_of
 from lowtide.api.replicas.forecast import forecast_of
-from lowtide.core.batches.batch import Batch
-from lowtide.core.errors import LowtideError
 
 HOURS: Final = (1, 6, 36)
 """The times that a page of one engine can show."""
@@ -84,13 +81,11 @@ async def _names(request: Request, models: Sequence[ModelForecast]) -> dict[str,
     """The names of the batches that are drawn, of those of the caller's project: their pages are
     open to it.
     """
-    service, project_id = services_of(request).batches, identify(request).project_id
-    batches: list[Batch] = []
-    for model in models:
-        for each in model.batches[: limits.CONSOLE_COURSES_DRAWN]:
-            with suppress(LowtideError):
-                batches.append(await service.get(project_id, each.batch_id))
-    return await names_of(request, batches)
+    drawn = [
+        each.batch_id for model in models for each in model.batches[: limits.CONSOLE_COURSES_DRAWN]
+    ]
+    own = await services_of(request).batches.get_many(identify(request).project_id, drawn)
+    return await names_of(request, list(own.values()))
 
 
 def _week(model: ModelForecast, at: float, names: Mapping[str, str]) -> dict[str, Any]:

@@ -1,0 +1,17 @@
+"""Many keys for statements that take a bounded number of them.
+
+Called by adapters that read rows by their keys. Invariant: each key is in exactly one step, and
+steps are in the order of their keys, so a statement is prepared for few lengths.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from lowtide.limits import STORE_KEYS_PER_STATEMENT
+
+
+def in_steps(keys: Collection[str], places: int = 1) -> Iterator[Sequence[str]]:
+    """The keys, each once, in steps that fit one statement. `places`: how often the statement
+    names each of them."""
+    ordered, size = sorted(set(keys)), STORE_KEYS_PER_STATEMENT // places
+    for first in range(0, len(ordered), size):
+        yield ordered[first : first + size]

@@ -15,6 +15,7 @@ from lowtide.ports.history import HistoryStore
 from lowtide.ports.steering import BatchChange
 from lowtide.ports.store import Store
 from lowtide.store.sql_store import SqlStore
+from testkit.statements import statements
 from testkit.store_fixture import DAY_S, NOON, TTL_S, StoreFixture, outcomes
 
 
@@ -74,7 +75,28 @@ async def test_two_workers_that_look_at_once_count_nothing_twice(
         await other.aclose()
     for batch_id in ids:
         assert (await done_in(history, batch_id)).completed == 4
-    assert (await history.of_batches(ids[:2])).keys() == set(ids[:2])
+
+
+async def test_a_history_and_its_pauses_are_read_in_one_statement(
+    world: StoreFixture, history: HistoryStore
+) -> None:
+    moved, held, quiet = [await world.running(("m", 4), ("m", 4)) for _ in range(3)]
+    lease = next(each for each in await world.claim() if each.key.batch_id == moved.id)
+    await world.settle(lease)
+    await history.advance([moved.id], world.now)
+    for batch in (moved, held):
+        await world.store.steering.hold(batch.project_id, batch.id, "user", "finish", world.now)
+        world.pass_time(1)
+        await world.store.steering.lift(batch.project_id, batch.id, "user", world.now)
+    with statements() as asked:
+        paces = await history.paces([moved.id, held.id, quiet.id, "batch_unknown"])
+    assert len([each for each in asked if "batch_history" in each or "batch_notes" in each]) == 1
+    assert paces[moved.id].history == await history.of_batch(moved.id) is not None
+    assert paces[held.id].history is None
+    told = [[each.kind for each in paces[batch.id].pauses] for batch in (moved, held)]
+    assert told == [["paused", "resumed"]] * 2
+    assert paces.keys() == {moved.id, held.id}
+    assert await history.paces([]) == {}
 
 
 async def test_a_batch_that_has_ended_is_looked_at_no_more(
@@ -122,10 +144,11 @@ async def test_each_verb_notes_who_did_what(world: StoreFixture) -> None:
         ("resumed", "key_3", ""),
         ("cancel_asked", "key_4", ""),
     ]
-    pauses = await world.store.history.pauses([batch.id, "batch_unknown"])
-    assert [(each.kind, each.at) for each in pauses.pop(batch.id)] == [
-        ("paused", NOON), ("resumed", NOON + timedelta(seconds=4))]  # fmt: skip
-    assert pauses == {}
+    paces = await world.store.history.paces([batch.id, "batch_unknown"])
+    pauses = paces.pop(batch.id).pauses
+    assert [(each.kind, each.at, each.actor) for each in pauses] == [
+        ("paused", NOON, "key_1"), ("resumed", NOON + timedelta(seconds=4), "key_3")]  # fmt: skip
+    assert paces == {}
 
 
 async def test_a_worker_that_is_lost_is_noted_of_the_batches_that_it_had(
@@ -196,7 +219,7 @@ async def test_what_is_old_is_forgotten_and_what_is_not_stays(
         await world.store.steering.change(batch.project_id, batch.id, change, at)
     assert await history.forget(NOON + timedelta(days=1), 100) == 2
     assert await history.forget(NOON + timedelta(days=1), 100) == 0
-    assert (await history.of_batches([old.id, new.id])).keys() == {new.id}
+    assert (await history.paces([old.id, new.id])).keys() == {new.id}
     assert len(await reported(world, still.id)) == 1
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from lowtide.core.history.batch_events import BatchEvent
 from lowtide.core.history.batch_history import BatchHistory
 from lowtide.core.history.batch_parts import BatchPart
+from lowtide.core.history.measured_pace import PaceRecord
 from lowtide.core.history.replica_history import ReplicaRow
 
 
@@ -30,16 +31,14 @@ class HistoryStore(Protocol):
         """The history up to the last reading; None: there was none yet."""
         ...
 
-    async def of_batches(self, batch_ids: Collection[str]) -> dict[str, BatchHistory]:
-        """The histories by id, of those that have one."""
-        ...
-
     async def notes(self, batch_id: str) -> Sequence[BatchEvent]:
         """What was noted of the batch, the first first: the newest `BATCH_NOTES_MAX`."""
         ...
 
-    async def pauses(self, batch_ids: Collection[str]) -> dict[str, list[BatchEvent]]:
-        """The pauses and their ends that were noted, the first first, by id."""
+    async def paces(self, batch_ids: Collection[str]) -> dict[str, PaceRecord]:
+        """The histories, and the pauses that were noted with their ends, by id, of those that have
+        any. Asked at each look at a batch that runs, so it is one statement.
+        """
         ...
 
     async def parts(self, batch_id: str, parts_max: int) -> list[BatchPart]:

@@ -8,17 +8,32 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, delete, func, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Row,
+    Select,
+    case,
+    cast,
+    delete,
+    func,
+    null,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.history.batch_events import BatchEvent
 from lowtide.core.history.batch_history import BatchHistory, BatchTotals, advanced
 from lowtide.core.history.batch_parts import BatchPart
+from lowtide.core.history.measured_pace import PaceRecord
 from lowtide.core.history.replica_history import ReplicaRow
 from lowtide.store.connection.database import Database, transactional
 from lowtide.store.connection.dialect import insert_or_replace, lock_name
 from lowtide.store.schema.history_tables import batch_history, batch_notes, replica_history
 from lowtide.store.schema.tables import batches, chunks, slices
+from lowtide.store.statements.many_keys import in_steps
 
 _LOCK = "history"
 _TOTALS = tuple(batches.c[field] for field in BatchTotals.__struct_fields__)
@@ -42,13 +57,10 @@ class SqlHistory:
         return len(moved)
 
     async def of_batch(self, batch_id: str) -> BatchHistory | None:
-        return (await self.of_batches([batch_id])).get(batch_id)
-
-    async def of_batches(self, batch_ids: Collection[str]) -> dict[str, BatchHistory]:
-        these = batch_history.c.batch_id.in_(sorted(batch_ids))
+        its = select(batch_history.c.history).where(batch_history.c.batch_id == batch_id)
         async with self._db.read() as conn:
-            rows = await conn.execute(select(batch_history).where(these))
-            return {row.batch_id: row.history for row in rows}
+            found: BatchHistory | None = await conn.scalar(its)
+        return found
 
     async def notes(self, batch_id: str) -> Sequence[BatchEvent]:
         of_batch = select(batch_notes).where(batch_notes.c.batch_id == batch_id)
@@ -56,14 +68,20 @@ class SqlHistory:
             rows = await conn.execute(of_batch.order_by(batch_notes.c.at, batch_notes.c.kind))
             return list(map(_event_of, rows))
 
-    async def pauses(self, batch_ids: Collection[str]) -> dict[str, list[BatchEvent]]:
-        table, events = batch_notes.c, dict[str, list[BatchEvent]]()
-        these = table.batch_id.in_(sorted(batch_ids)), table.kind.in_(("paused", "resumed"))
+    async def paces(self, batch_ids: Collection[str]) -> dict[str, PaceRecord]:
+        histories: dict[str, BatchHistory] = {}
+        pauses: dict[str, list[BatchEvent]] = {}
         async with self._db.read() as conn:
-            noted = await conn.execute(select(batch_notes).where(*these).order_by(table.at))
-            for row in noted:
-                events.setdefault(row.batch_id, []).append(_event_of(row))
-        return events
+            for some in in_steps(batch_ids, places=2):
+                for row in await conn.execute(_histories_and_pauses(some)):
+                    if row.history is not None:
+                        histories[row.batch_id] = row.history
+                    else:
+                        pauses.setdefault(row.batch_id, []).append(_event_of(row))
+        return {
+            each: PaceRecord(histories.get(each), sorted(pauses.get(each, ()), key=_instant_of))
+            for each in histories.keys() | pauses.keys()
+        }
 
     async def parts(self, batch_id: str, parts_max: int) -> list[BatchPart]:
         async with self._db.read() as conn:
@@ -143,6 +161,26 @@ class SqlHistory:
             oldest = old.order_by(replica_history.c.at).limit(limit)
             gone = await conn.execute(delete(replica_history).where(tuple_(*keys).in_(oldest)))
             return gone.rowcount
+
+
+def _histories_and_pauses(batch_ids: Sequence[str]) -> CompoundSelect[Any]:
+    """A row for each history, and one for each note of a pause or its end."""
+    history, note = batch_history.c, batch_notes.c
+    of_note = note.at, note.kind, note.actor, note.detail
+    return union_all(
+        select(
+            history.batch_id,
+            history.history,
+            *(cast(null(), each.type).label(each.name) for each in of_note),
+        ).where(history.batch_id.in_(batch_ids)),
+        select(note.batch_id, cast(null(), history.history.type), *of_note).where(
+            note.batch_id.in_(batch_ids), note.kind.in_(("paused", "resumed"))
+        ),
+    )
+
+
+def _instant_of(event: BatchEvent) -> datetime:
+    return event.at
 
 
 def _event_of(row: Row[Any]) -> BatchEvent:

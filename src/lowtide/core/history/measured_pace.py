@@ -20,6 +20,14 @@ Stretch = tuple[datetime, datetime]
 """Two instants: from and to."""
 
 
+class PaceRecord(msgspec.Struct, frozen=True):
+    """What was recorded of a batch. `history`: up to the last reading, None: there was none;
+    `pauses`: those noted and their ends, the first first."""
+
+    history: BatchHistory | None = None
+    pauses: Sequence[BatchEvent] = ()
+
+
 class MeasuredPace(msgspec.Struct, frozen=True):
     """`held_s`: seconds since the first result in which the batch was held. `recent_per_s`:
     requests a second in the last `RECENT_PACE_S` of the other time; None: too little was seen.
@@ -29,20 +37,18 @@ class MeasuredPace(msgspec.Struct, frozen=True):
     recent_per_s: float | None = None
 
 
+NOTHING_RECORDED: Final = PaceRecord()
 NOTHING_MEASURED: Final = MeasuredPace()
 
 
-def measured_pace(
-    batch: Batch, history: BatchHistory | None, pauses: Iterable[BatchEvent], now: datetime
-) -> MeasuredPace:
-    """The pace of a batch in progress up to `now`. `history`: up to the last reading, None: there
-    was none; `pauses`: those noted and their ends, the first first."""
+def measured_pace(batch: Batch, record: PaceRecord, now: datetime) -> MeasuredPace:
+    """The pace of a batch in progress up to `now`."""
     if batch.in_progress_at is None or batch.first_settled_at is None:
         return NOTHING_MEASURED
     first = batch.first_settled_at
-    stretches = held_stretches(pauses, now if batch.holds else None)
+    stretches = held_stretches(record.pauses, now if batch.holds else None)
     held = [(max(begin, first), end) for begin, end in stretches if end > first]
-    history = history or BatchHistory.begin(batch.in_progress_at)
+    history = record.history or BatchHistory.begin(batch.in_progress_at)
     left_out = [(batch.in_progress_at, first), *held]
     return MeasuredPace(
         sum((min(end, now) - begin).total_seconds() for begin, end in held),

@@ -1,13 +1,13 @@
 """The measured paces of batches, read for those whose progress is told.
 
-Called by service/batches/progress.py. Invariant: two statements, however many the batches.
+Called by service/batches/progress.py. Invariant: one statement, however many the batches.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from lowtide.core.batches.batch import Batch
-from lowtide.core.history.measured_pace import MeasuredPace, measured_pace
+from lowtide.core.history.measured_pace import NOTHING_RECORDED, MeasuredPace, measured_pace
 from lowtide.ports.history import HistoryStore
 
 
@@ -22,8 +22,8 @@ async def measured_paces(
     }
     if not running:
         return {}
-    histories, pauses = await store.of_batches(running), await store.pauses(running)
+    records = await store.paces(running)
     return {
-        batch_id: measured_pace(batch, histories.get(batch_id), pauses.get(batch_id, ()), now)
+        batch_id: measured_pace(batch, records.get(batch_id, NOTHING_RECORDED), now)
         for batch_id, batch in running.items()
     }

@@ -15,6 +15,7 @@ from lowtide.ports.store import Store
 from lowtide.service.accounts.quotas import Quotas
 from lowtide.service.batches.progress import ProgressService
 from testkit.manual_worker import ManualWorker
+from testkit.statements import statements
 
 P = "proj_default"
 
@@ -95,3 +96,19 @@ async def test_a_batch_for_a_model_at_zero_says_when_it_wakes(
         for progress in await env.progress.of([batch, batch]):
             assert ("is scaled to zero, wakes at" in (progress.reason or "")) == is_asleep
     assert asked_for == [1], "once for all batches, and of models that are served nothing"
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_the_paces_of_batches_that_run_are_read_in_one_statement(
+    env: Env, worker: ManualWorker, number: int
+) -> None:
+    for each in range(number):
+        await worker.submit(await worker.upload(4), f"batch_{each}")
+        await worker.plan()
+        await worker.lease(f"batch_{each}")
+        await worker.settle(f"batch_{each}", ok=[1])
+    env.standing = Standing(live=("w1",), models={"test-model": None})
+    batches = [await env.get(f"batch_{each}") for each in range(number)]
+    with statements() as asked:
+        await env.progress.of(batches)
+    assert len([each for each in asked if "batch_history" in each or "batch_notes" in each]) == 1

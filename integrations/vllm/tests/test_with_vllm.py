@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from lowtide_vllm import scheduler as module
-from lowtide_vllm.requirements import Unsupported
-from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.config import CacheConfig, LoRAConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
@@ -54,6 +54,7 @@ class Engine:
     def __init__(self, folder: Path, clock: Clock, *, ahead: bool, bounded: bool, **asked: Any):
         (folder / "config.json").write_text(json.dumps(MODEL))
         blocks, extra = asked.pop("blocks", 4000), asked.pop("extra", {})
+        adapters = asked.pop("adapters", None)
         model = ModelConfig(model=str(folder), dtype="float32", skip_tokenizer_init=True)
         settings = SchedulerConfig(
             **{
@@ -70,6 +71,7 @@ class Engine:
             model_config=model,
             scheduler_config=settings,
             cache_config=CacheConfig(block_size=BLOCK, enable_prefix_caching=True),
+            lora_config=LoRAConfig(max_lora_rank=8, max_loras=adapters) if adapters else None,
             additional_config={"lowtide": extra} if extra else {},
         )
         config.scheduler_config.async_scheduling = ahead
@@ -93,12 +95,15 @@ class Engine:
         self.durations: list[float] = []
         self.plans: list[dict[str, int]] = []
 
-    def ask(self, name: str, prompt: int, answer: int, priority: int) -> None:
+    def ask(
+        self, name: str, prompt: int, answer: int, priority: int, *, adapter: int | None = None
+    ) -> None:
         number = len(self.made)
         params = SamplingParams(temperature=0, max_tokens=answer, ignore_eos=True)
         request = Request(
             name, [3 + (7 * number + place) % 1000 for place in range(prompt)], params, None,
             arrival_time=float(number), priority=priority,
+            lora_request=adapter and LoRARequest(f"{adapter}", adapter, "nowhere"),
             block_hasher=get_request_block_hasher(BLOCK, sha256),
         )  # fmt: skip
         self.made[name] = 0
@@ -165,10 +170,12 @@ def warm(engine: Engine) -> None:
     engine.plans.clear()
 
 
-def fill(engine: Engine, calls: int, *, prompt: int, answer: int, steps: int) -> None:
+def fill(
+    engine: Engine, calls: int, *, prompt: int, answer: int, steps: int, adapter: int | None = None
+) -> None:
     """Asks for so many batch calls of these tokens each, and lets the engine take some steps."""
     for number in range(calls):
-        engine.ask(f"batch {number}", prompt, answer, BATCH)
+        engine.ask(f"batch {number}", prompt, answer, BATCH, adapter=adapter)
     for _ in range(steps):
         engine.step()
 
@@ -276,6 +283,70 @@ def test_a_live_call_takes_a_seat_and_memory_from_batch_calls(
     assert engine.made == {**{f"batch {n}": 60 for n in range(8)}, "live": 10}
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_live_calls_adapter_takes_the_place_of_a_batchs(
+    tmp_path: Path, clock: Clock, *, ahead: bool
+) -> None:
+    """One place, and steps so short that batch calls sit out: vLLM counts adapters of a step."""
+    extra = {"itl_bound_ms": 6.5}
+    engine = Engine(tmp_path, clock, ahead=ahead, bounded=True, adapters=1, extra=extra)
+    warm(engine)
+    fill(engine, 20, prompt=300, answer=60, steps=8, adapter=1)
+    engine.ask("live without", 100, 200, 0)
+    for _ in range(20):
+        engine.step()
+    engine.ask("live", 100, 10, 0, adapter=2)
+    for _ in range(12):
+        engine.step()
+    assert engine.made["live"] > 0
+    while engine.step():
+        pass
+    assert engine.made["live"] == 10 and engine.made["live without"] == 200
+    assert all(engine.made[f"batch {number}"] == 60 for number in range(20))
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_live_call_without_an_adapters_place_holds_no_batch_call_back(
+    tmp_path: Path, clock: Clock, *, ahead: bool
+) -> None:
+    """The place is another live call's, so nobody is preempted for it."""
+    extra = {"itl_bound_ms": 25}
+    engine = Engine(tmp_path, clock, ahead=ahead, bounded=True, adapters=1, extra=extra)
+    warm(engine)
+    fill(engine, 20, prompt=300, answer=400, steps=8)
+    engine.ask("live", 100, 60, 0, adapter=1)
+    engine.ask("live that waits", 1_500, 60, 0, adapter=2)
+    for _ in range(4):
+        engine.step()
+    engine.plans.clear()
+    for _ in range(20):
+        engine.step()
+    assert all(len(plan) > 15 for plan in engine.plans)
+    while engine.step():
+        pass
+    assert engine.made["live that waits"] == 60
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_live_call_whose_grammar_is_not_ready_holds_no_batch_call_back(
+    tmp_path: Path, clock: Clock, *, ahead: bool
+) -> None:
+    engine = Engine(tmp_path, clock, ahead=ahead, bounded=True)
+    warm(engine)
+    fill(engine, 20, prompt=300, answer=60, steps=8)
+    engine.ask("live", 1_500, 10, 0)
+    live = engine.scheduler.requests["live"]
+    live.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+    engine.plans.clear()
+    for _ in range(20):
+        assert engine.step(), "a plan is not empty"
+    assert all(len(plan) == 20 for plan in engine.plans)
+    live.status = RequestStatus.WAITING
+    while engine.step():
+        pass
+    assert engine.made["live"] == 10
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -284,16 +355,21 @@ def test_a_live_call_takes_a_seat_and_memory_from_batch_calls(
         ({"extra": {"tolerance": 0.5}}, "at least 1"),
     ],
 )
-def test_what_does_not_work_is_refused_at_start(
-    tmp_path: Path, clock: Clock, asked: dict[str, Any], said: str
+def test_what_does_not_work_ends_the_start_with_a_sentence(
+    tmp_path: Path, clock: Clock, caplog: Any, asked: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(Unsupported, match=said):
+    with pytest.raises(SystemExit, match="1"):
         Engine(tmp_path, clock, ahead=True, bounded=True, **asked)
+    (refusal,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert said in refusal.message
 
 
-def test_the_class_for_the_other_way_of_scheduling_is_named(tmp_path: Path, clock: Clock) -> None:
+def test_the_class_for_the_other_way_of_scheduling_is_named(
+    tmp_path: Path, clock: Clock, caplog: Any
+) -> None:
     engine = Engine(tmp_path, clock, ahead=False, bounded=True)
-    with pytest.raises(Unsupported, match="StepBoundScheduler"):
-        config = engine.scheduler.vllm_config
-        config.scheduler_config.async_scheduling = True
+    config = engine.scheduler.vllm_config
+    config.scheduler_config.async_scheduling = True
+    with pytest.raises(SystemExit):
         module.StepBoundSyncScheduler(config, engine.scheduler.kv_cache_config, None, BLOCK)
+    assert "lowtide_vllm.scheduler.StepBoundScheduler" in caplog.text

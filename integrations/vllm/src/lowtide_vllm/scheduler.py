@@ -5,12 +5,16 @@ and what batch prompts may have; vLLM asks how many tokens a request gets in one
 for another purpose (`_reserve_prefill_lookahead`, called for each running and each waiting
 request), and the answer is given there: 0 tokens make it pass over a running request and admit no
 further waiting one. Before the step, batch calls are preempted if a live call waits for their
-memory or their seat. Nothing else of vLLM is changed. Without live calls nothing is changed at all.
+memory, their seat or the place of their LoRA adapter. As calls sit out, their adapters are counted
+here, too, before one more is admitted (`_handle_blocked_waiting_request`): vLLM counts those of the
+step alone, and its engine ends when more calls run than it has places for. Nothing else of vLLM is
+changed. Without live calls nothing is changed at all.
 
 A request is the batch's when its priority is above 0.
 """
 
 import time
+from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any, Final
 
@@ -22,7 +26,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from .requirements import check, limits_of
+from .requirements import Unsupported, check, limits_of
 from .step_budget import BatchDecode, PromptBudget, decide
 from .step_time import StepShape, StepTimeModel
 
@@ -41,8 +45,13 @@ class _StepBound(Scheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         config = kwargs["vllm_config"] if "vllm_config" in kwargs else args[0]
         kv_cache = kwargs["kv_cache_config"] if "kv_cache_config" in kwargs else args[1]
-        check(config, kv_cache, vllm.__version__, plans_ahead=self.plans_ahead)
-        self._limits = limits_of(config)
+        try:
+            check(config, kv_cache, vllm.__version__, plans_ahead=self.plans_ahead)
+            self._limits = limits_of(config)
+        except Unsupported as refusal:
+            # Any other exception vLLM logs with its traceback, where nobody finds the sentence.
+            logger.error("%s", refusal)
+            raise SystemExit(1) from refusal
         super().__init__(*args, **kwargs)
         self.step_times = StepTimeModel()
         self._prompts: PromptBudget | None = None
@@ -52,6 +61,8 @@ class _StepBound(Scheduler):
         self._served_at: dict[str, float] = {}
         self._prompts_at = 0.0
         self._room_at: tuple[str, float] = ("", 0.0)
+        self._adapters: set[int] = set()
+        """LoRA adapters of all calls that run, whether or not they sit out this step."""
         self._in_flight: dict[int, tuple[StepShape, float]] = {}
         self._output_at = 0.0
         logger.info("Batch work gets what live calls leave of a step: %s", self._limits)
@@ -60,6 +71,7 @@ class _StepBound(Scheduler):
         """vLLM's, with the batch's part bounded while live calls run or wait."""
         now = time.monotonic()
         batch = [request for request in self.running if request.priority > 0]
+        self._adapters = _adapters(self.running)
         live = self._live_work(batch, now)
         decodes = [request for request in batch if self._wanted(request) <= 1]
         decision = decide(
@@ -95,6 +107,8 @@ class _StepBound(Scheduler):
     ) -> int:
         """How many of `num_new_tokens` a request gets in this step: vLLM's question, our answer."""
         tokens = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
+        if request.status != RequestStatus.RUNNING:
+            self._adapters |= _adapters([request])
         budget = self._prompts
         if budget is None:
             return tokens
@@ -108,9 +122,18 @@ class _StepBound(Scheduler):
             return tokens  # a decode, which the budget holds already
         return budget.grant(tokens, num_computed_tokens)
 
+    def _handle_blocked_waiting_request(self, request: Request) -> bool:
+        """vLLM's; also False, so that others pass it by, while its adapter has no place."""
+        return super()._handle_blocked_waiting_request(request) and self._has_place(request)
+
+    def _has_place(self, request: Request) -> bool:
+        """Whether its adapter, if it has one, runs already or may run beside those that do."""
+        known = self._adapters | _adapters([request])
+        return known == self._adapters or len(known) <= self.lora_config.max_loras
+
     def _live_work(self, batch: list[Request], now: float) -> StepShape | None:
-        """What live calls want of the step; None when there is none."""
-        waiting = list(takewhile(lambda request: request.priority <= 0, self.waiting))
+        """What live calls want of the step; None when there is none that could have any of it."""
+        waiting = [*filter(_is_ready, takewhile(lambda r: r.priority <= 0, self.waiting))]
         if len(batch) == len(self.running) and not waiting:
             return None
         if waiting:
@@ -128,28 +151,34 @@ class _StepBound(Scheduler):
         for request in waiting:
             if shape.tokens >= room:
                 break
+            if not self._has_place(request):
+                continue
             self._counted.add(request.request_id)
             shape = shape.with_chunk(min(request.num_tokens, room - shape.tokens), 0)
         return shape
 
     def _make_room(self, head: Request, batch: list[Request], now: float) -> None:
-        """Preempts batch calls, the youngest first, until a live call has a seat and memory.
+        """Preempts batch calls, the youngest first, until a live call has a seat and memory, and
+        those with one adapter before if it has no place for its own.
 
         Preempts none where all of them would not do. `batch` is left with those that run on.
         """
-        if head.status not in (RequestStatus.WAITING, RequestStatus.PREEMPTED):
-            return  # it waits for something else: a grammar, or a session's next part
         if self._room_at[0] == head.request_id and now - self._room_at[1] < ROOM_AGAIN_S:
             return
         groups = len(self.kv_cache_config.kv_cache_groups)
         lacking = groups * -(-head.num_tokens // self.block_size)
         lacking -= self.kv_cache_manager.block_pool.get_num_free_blocks()
         seats = self.max_num_active_reqs - len(self.running)
-        if seats > 0 and lacking <= 0:
+        has_place = self._has_place(head)
+        if seats > 0 and lacking <= 0 and has_place:
             return
+        first = [] if has_place else self._calls_of_one_adapter(batch)
+        if not has_place and not first:
+            return
+        youngest = sorted(batch, key=lambda r: (r.priority, r.arrival_time), reverse=True)
         victims = []
-        for request in sorted(batch, key=lambda r: (r.priority, r.arrival_time), reverse=True):
-            if seats > 0 and lacking <= 0:
+        for request in [*first, *(each for each in youngest if each not in first)]:
+            if len(victims) >= len(first) and seats > 0 and lacking <= 0:
                 break
             victims.append(request)
             seats += 1
@@ -161,6 +190,13 @@ class _StepBound(Scheduler):
             self.running.remove(request)
             self._preempt_request(request, now)
             batch.remove(request)
+        self._adapters = _adapters(self.running)
+
+    def _calls_of_one_adapter(self, batch: list[Request]) -> list[Request]:
+        """The batch calls with the adapter that fewest of them have and no live call; or none."""
+        spare = _adapters(batch) - _adapters(r for r in self.running if r.priority <= 0)
+        calls = ([r for r in batch if _adapters([r]) == {adapter}] for adapter in sorted(spare))
+        return min(calls, key=len, default=[])
 
     def _batch_decode(self, request: Request, now: float) -> BatchDecode:
         idle_s = now - self._served_at.get(request.request_id, now)
@@ -196,6 +232,19 @@ class _StepBound(Scheduler):
             if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
                 self._in_flight.clear()
             self._in_flight[id(output)] = shape, time.monotonic()
+
+
+def _adapters(requests: Iterable[Request]) -> set[int]:
+    """The LoRA adapters that they have."""
+    return {r.lora_request.lora_int_id for r in requests if r.lora_request is not None}
+
+
+def _is_ready(request: Request) -> bool:
+    """Whether it waits for nothing but its turn: no grammar, and no next part of a session."""
+    if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
+        asked = request.structured_output_request
+        return asked is not None and asked.grammar is not None
+    return request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 
 
 class StepBoundScheduler(_StepBound, AsyncScheduler):

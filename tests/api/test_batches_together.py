@@ -95,13 +95,13 @@ def test_a_long_list_is_made_in_steps(
 ) -> None:
     monkeypatch.setattr(limits, "PAGE_STEP_BATCHES", 2)
     ids = [create(env, client, requests=1) for _ in range(5)]
-    steps, progress = [], env.http_api.services.batches.progress
+    steps, progress = [], env.http_api.services.progress.of
 
     async def counted(batches: Sequence[Batch]) -> list[Progress]:
         steps.append(len(batches))
         return await progress(batches)
 
-    monkeypatch.setattr(env.http_api.services.batches, "progress", counted)
+    monkeypatch.setattr(env.http_api.services.progress, "of", counted)
     assert [job.id for job in client.batches.list()] == ids[::-1]
     assert steps == [2, 2, 1]
 

@@ -32,7 +32,7 @@ from lowtide.api.objects.accounts import (
     ProjectList,
     ProjectObject,
 )
-from lowtide.api.openapi.answers import answers, json_body
+from lowtide.api.openapi.answers import JSON_WRITES, answers, json_body
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.core.accounts.money import dollars
 from lowtide.core.accounts.tenancy import SCOPES, OrganizationLimits
@@ -110,13 +110,7 @@ async def list_organizations(request: Request) -> Response:
 @routes.add(
     "POST",
     "/organizations",
-    answers(
-        OrganizationObject,
-        "invalid_request",
-        "unknown_parameter",
-        "request_too_large",
-        "storage_full",
-    ),
+    answers(OrganizationObject, *JSON_WRITES, "unknown_parameter"),
     requestBody=_object(("name",), name=_NAME, limits=_LIMITS, spend_cap=_CAP),
 )
 async def create_organization(request: Request) -> Response:
@@ -143,14 +137,7 @@ async def retrieve_organization(request: Request, organization_id: str) -> Respo
 @routes.add(
     "PATCH",
     "/organizations/{organization_id}",
-    answers(
-        OrganizationObject,
-        "invalid_request",
-        "unknown_parameter",
-        "organization_not_found",
-        "request_too_large",
-        "storage_full",
-    ),
+    answers(OrganizationObject, *JSON_WRITES, "unknown_parameter", "organization_not_found"),
     requestBody=_object((), limits=_LIMITS, spend_cap=_CAP),
 )
 async def change_organization(request: Request, organization_id: str) -> Response:
@@ -183,14 +170,7 @@ async def list_projects(request: Request) -> Response:
 @routes.add(
     "POST",
     "/projects",
-    answers(
-        ProjectObject,
-        "invalid_request",
-        "unknown_parameter",
-        "organization_not_found",
-        "request_too_large",
-        "storage_full",
-    ),
+    answers(ProjectObject, *JSON_WRITES, "unknown_parameter", "organization_not_found"),
     requestBody=_object(
         ("organization_id", "name"), organization_id={"type": "string"}, name=_NAME
     ),
@@ -224,14 +204,7 @@ async def list_keys(request: Request) -> Response:
 @routes.add(
     "POST",
     "/keys",
-    answers(
-        NewKeyObject,
-        "invalid_request",
-        "unknown_parameter",
-        "project_not_found",
-        "request_too_large",
-        "storage_full",
-    ),
+    answers(NewKeyObject, *JSON_WRITES, "unknown_parameter", "project_not_found"),
     requestBody=_object(
         ("project_id", "name"),
         project_id={"type": "string"},

@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify, services_of
-from lowtide.api.objects.instants import unix
+from lowtide.api.objects.instants import object_of
 from lowtide.api.objects.limits import LimitList, LimitObject
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
@@ -24,17 +24,4 @@ async def limit_objects(request: Request) -> list[LimitObject]:
     """The limits of the caller's organization. Raises StoreError."""
     caller = identify(request)
     limits_now = await services_of(request).limits.of(caller.project_id, caller.key_id)
-    return [
-        LimitObject(
-            name=each.name,
-            unit=each.unit,
-            model=each.model,
-            limit=each.limit,
-            used=each.used,
-            left=each.left,
-            frees_at=unix(each.frees_at),
-            frees=each.frees,
-            over_limit=each.over_limit,
-        )
-        for each in limits_now
-    ]
+    return [object_of(LimitObject, each) for each in limits_now]

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from lowtide.api.accounts.limits import limit_objects
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import identify
+from lowtide.api.objects.instants import object_of
 from lowtide.api.objects.limits import LimitObject
 from lowtide.api.objects.models import (
     WhoamiKey,
@@ -37,14 +38,11 @@ async def whoami(request: Request) -> Response:
         limits = await limit_objects(request)
     name, slug = caller.project_name, slug_of(caller.project_name)
     return json_response(
-        WhoamiObject(
+        object_of(
+            WhoamiObject,
+            caller,
             api_key_id=caller.key_id,
-            organization_id=caller.organization_id,
-            organization_name=caller.organization_name,
-            project_id=caller.project_id,
-            project_name=name,
             project_slug=slug,
-            user_id=caller.user_id,
             api_key=WhoamiKey(caller.key_id),
             project=WhoamiProject(id=caller.project_id, slug=slug, name=name),
             organization=WhoamiOrganization(

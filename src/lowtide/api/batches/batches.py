@@ -32,7 +32,7 @@ from lowtide.api.objects.batches import (
     CreatedJob,
     EstimateObject,
 )
-from lowtide.api.openapi.answers import answer, answers, json_body, refusals
+from lowtide.api.openapi.answers import BATCH_WRITES, answer, answers, json_body, refusals
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.core.batches.batch import Batch, Dialect
 from lowtide.core.batches.batch_filter import BatchFilter
@@ -103,24 +103,18 @@ class ListBatches(FilterBatches, frozen=True):
         200: answer((CreatedBatch, BatchObject, EstimateObject)),
         201: answer((CreatedBatch, CreatedJob), "Created, for Together's clients"),
         **refusals(
-            "invalid_request",
+            *BATCH_WRITES,
             "missing_required_parameter",
-            "invalid_value",
-            "object_above_max_properties",
-            "property_name_above_max_length",
-            "string_above_max_length",
             "model_not_found",
             "invalid_purpose",
             "file_not_ready",
             "file_not_found",
             "file_expired",
             "file_lost",
-            "request_too_large",
             "rate_limit_exceeded",
             "spend_cap_exceeded",
             "window_infeasible",
             "idempotency_key_reused",
-            "storage_full",
         ),
     },
     parameters=PARAMETERS,

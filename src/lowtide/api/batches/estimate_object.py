@@ -7,6 +7,7 @@ from lowtide.api.objects.batches import (
     ModelEstimateObject,
     TotalsObject,
 )
+from lowtide.api.objects.instants import object_of
 from lowtide.core.accounts.money import dollars_text
 from lowtide.core.scheduling.feasibility import Feasibility
 from lowtide.service.batches.estimates import DryRun, Exceeded
@@ -25,18 +26,16 @@ def estimate_object(
         endpoint=draft.endpoint,
         requests=estimate.requests,
         models=tuple(
-            ModelEstimateObject(
-                model=model.model,
-                requests=model.requests,
-                input_tokens=model.input_tokens,
-                output_tokens_max=model.output_tokens_max,
+            object_of(
+                ModelEstimateObject,
+                model,
                 **money.amount_fields(model.batch_pico, model.live_pico),
             )
             for model in estimate.models
         ),
-        totals=TotalsObject(
-            input_tokens=estimate.input_tokens,
-            output_tokens_max=estimate.output_tokens_max,
+        totals=object_of(
+            TotalsObject,
+            estimate,
             **money.amount_fields(estimate.batch_pico, estimate.live_pico),
         ),
         errors=openai.errors(run.errors),
@@ -54,10 +53,9 @@ def _exceeded(limit: Exceeded) -> ExceededObject:
     def shown(value: int | None) -> int | str | None:
         return dollars_text(value) if is_money and value is not None else value
 
-    return ExceededObject(
-        limit=limit.limit,
-        code=limit.code,
-        model=limit.model,
+    return object_of(
+        ExceededObject,
+        limit,
         allowed=shown(limit.allowed),
         used=shown(limit.used),
         asked=shown(limit.asked),

@@ -14,6 +14,7 @@ from lowtide.api.objects.history import (
     PartObject,
     RateObject,
 )
+from lowtide.api.objects.instants import object_of
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
 from lowtide.core.batches.batch import Batch
@@ -51,17 +52,7 @@ async def parts_of(request: Request, batch: Batch) -> BatchParts:
     """The parts of a batch of the caller's project."""
     lines = await _parts_of_lines(request, batch)
     parts = lines if lines is not None else await services_of(request).history.parts(batch)
-    data = [
-        PartObject(
-            first=each.first,
-            count=each.count,
-            settled=each.settled,
-            failed=each.failed,
-            state=each.state,
-            place=each.place,
-        )
-        for each in parts
-    ]
+    data = [object_of(PartObject, each) for each in parts]
     return BatchParts(batch_id=batch.id, in_input_order=lines is not None, data=data)
 
 
@@ -102,22 +93,18 @@ async def rates_of(request: Request, batch: Batch) -> list[RateObject]:
 async def events_of(request: Request, batch: Batch) -> list[BatchEventObject]:
     """The events of a batch of the caller's project."""
     return [
-        BatchEventObject(
-            at=each.at.timestamp(), kind=each.kind, actor=each.actor, detail=each.detail or None
-        )
+        object_of(BatchEventObject, each, at=each.at.timestamp(), detail=each.detail or None)
         for each in await services_of(request).history.events(batch)
     ]
 
 
 def _rate(span: RateSpan) -> RateObject:
     done = span.done
-    return RateObject(
+    return object_of(
+        RateObject,
+        done,
         at=span.at.timestamp(),
         seconds=span.seconds,
-        completed=done.completed,
-        failed=done.failed,
-        input_tokens=done.input_tokens,
-        output_tokens=done.output_tokens,
         requests_per_s=round(done.requests / span.seconds, 6),
         failed_per_s=round(done.failed / span.seconds, 6),
         tokens_per_s=round(done.tokens / span.seconds, 6),

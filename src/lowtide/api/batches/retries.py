@@ -24,7 +24,15 @@ from lowtide.api.objects.failures import (
     FailureGroupObject,
     RetryCount,
 )
-from lowtide.api.openapi.answers import TEXT, DescribedAnswer, answers, json_body, refusals
+from lowtide.api.objects.instants import object_of
+from lowtide.api.openapi.answers import (
+    BATCH_WRITES,
+    TEXT,
+    DescribedAnswer,
+    answers,
+    json_body,
+    refusals,
+)
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.core.batches.failures import FailureGroup
 from lowtide.core.batches.retry import RETRY_ONLY
@@ -49,11 +57,7 @@ _RETRY: Final[dict[str, Any]] = {
     "/v1/batches/{batch_id}/retry",
     answers(
         (BatchObject, BatchJob),
-        "invalid_request",
-        "invalid_value",
-        "object_above_max_properties",
-        "property_name_above_max_length",
-        "string_above_max_length",
+        *BATCH_WRITES,
         "batch_not_found",
         "model_not_found",
         "batch_not_ended",
@@ -64,9 +68,7 @@ _RETRY: Final[dict[str, Any]] = {
         "input_gone",
         "file_expired",
         "file_lost",
-        "request_too_large",
         "spend_cap_exceeded",
-        "storage_full",
     ),
     parameters=PARAMETERS,
     requestBody={**json_body({"type": "object", "properties": _RETRY}), "required": False},
@@ -168,13 +170,10 @@ async def _results(request: Request, batch_id: str) -> Response:
 
 
 def _group_object(group: FailureGroup) -> FailureGroupObject:
-    return FailureGroupObject(
-        id=group.id,
-        code=group.code,
+    return object_of(
+        FailureGroupObject,
+        group,
         message=group.shape,
         count=group.requests,
-        examples=tuple(
-            FailureExampleObject(line=each.line, custom_id=each.custom_id, message=each.message)
-            for each in group.examples
-        ),
+        examples=tuple(object_of(FailureExampleObject, each) for each in group.examples),
     )

@@ -14,7 +14,7 @@ from lowtide.api.http.json_body import as_struct, json_response, read_json
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.objects.batches import BatchHolds, BatchJob, BatchObject
 from lowtide.api.objects.files import DeletedObject
-from lowtide.api.openapi.answers import answers, json_body
+from lowtide.api.openapi.answers import BATCH_WRITES, answers, json_body
 from lowtide.api.openapi.routes import Routes
 from lowtide.core.batches.batch import Batch, InFlight
 from lowtide.core.errors import ErrorCode
@@ -32,16 +32,10 @@ _CHANGE: Final[dict[str, Any]] = {
     "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
 }
 _REFUSALS: Final[tuple[ErrorCode, ...]] = (
-    "invalid_request",
+    *BATCH_WRITES,
     "unknown_parameter",
-    "invalid_value",
-    "object_above_max_properties",
-    "property_name_above_max_length",
-    "string_above_max_length",
     "batch_not_found",
     "batch_ended",
-    "request_too_large",
-    "storage_full",
 )
 
 

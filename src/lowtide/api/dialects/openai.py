@@ -8,7 +8,7 @@ the meaning of one of those.
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
@@ -27,7 +27,7 @@ from lowtide.api.objects.batches import (
     ResultFiles,
     WaitingReason,
 )
-from lowtide.api.objects.instants import unix
+from lowtide.api.objects.instants import object_of, unix
 from lowtide.api.objects.models import ModelListObject, ModelObject
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
@@ -59,62 +59,40 @@ def statuses_shown_as(shown: BatchStatus) -> tuple[Status, ...]:
 
 def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchObject:
     """The Batch object: lowercase status, times in unix seconds."""
-    ids = result_files(batch)
-    return BatchObject(
-        id=batch.id,
-        endpoint=batch.endpoint,
-        model=batch.model,
-        errors=errors(batch.errors),
-        warnings=errors(batch.warnings),
-        input_file_id=batch.input_file_id,
-        completion_window=window_words(batch.completion_window_s),
+    return object_of(
+        BatchObject,
+        result_files(batch),
+        batch,
+        progress,
+        **shared_fields(batch, progress, cost),
         status=STATUSES[batch.status],
-        output_file_id=ids.output_file_id,
-        error_file_id=ids.error_file_id,
-        partial_output_file_id=ids.partial_output_file_id,
-        partial_error_file_id=ids.partial_error_file_id,
-        created_at=unix(batch.created_at),
-        in_progress_at=unix(batch.in_progress_at),
-        expires_at=unix(batch.expires_at),
-        finalizing_at=unix(batch.finalizing_at),
-        completed_at=unix(batch.completed_at),
-        failed_at=unix(batch.failed_at),
-        expired_at=unix(batch.expired_at),
-        cancelling_at=unix(batch.cancelling_at),
-        cancelled_at=unix(batch.cancelled_at),
-        request_counts=request_counts(batch),
-        usage=usage(batch.usage),
-        cost=money.cost(cost),
-        metadata=dict(batch.metadata),
-        priority=batch.priority,
-        stage=progress.stage,
-        reason=progress.reason,
         waiting_reasons=waiting_reasons(progress),
-        queue_position=progress.queue_position,
-        eta_seconds=seconds(progress.eta_s),
         estimated_completion_at=unix(progress.completion_at),
-        cautious_eta_seconds=seconds(progress.cautious_eta_s),
         cautious_completion_at=unix(progress.cautious_completion_at),
-        feasibility=feasibility(progress.verdict),
-        not_run_count=progress.unexecuted,
-        retry_of=batch.retry_of,
-        holds=batch.holds,
-        webhook=batch.webhook,
-        errors_total=errors_total(batch),
     )
+
+
+def shared_fields(batch: Batch, progress: Progress, cost: Cost) -> dict[str, Any]:
+    """What both vendors' objects show alike, and the batch has under no such name or form."""
+    return {
+        "errors": errors(batch.errors),
+        "warnings": errors(batch.warnings),
+        "completion_window": window_words(batch.completion_window_s),
+        "request_counts": request_counts(batch),
+        "usage": usage(batch.usage),
+        "cost": money.cost(cost),
+        "metadata": dict(batch.metadata),
+        "eta_seconds": seconds(progress.eta_s),
+        "cautious_eta_seconds": seconds(progress.cautious_eta_s),
+        "feasibility": feasibility(progress.verdict),
+        "not_run_count": progress.unexecuted,
+        "errors_total": errors_total(batch),
+    }
 
 
 def waiting_reasons(progress: Progress) -> tuple[WaitingReason, ...]:
     """All that holds the batch, in the words for tenants."""
-    return tuple(
-        WaitingReason(
-            kind=each.kind,
-            reason=each.public,
-            remedy=each.remedy,
-            since=unix(each.since),
-        )
-        for each in progress.causes
-    )
+    return tuple(object_of(WaitingReason, each, reason=each.public) for each in progress.causes)
 
 
 def result_files(batch: Batch) -> ResultFiles:
@@ -154,14 +132,7 @@ def model(entry: ModelEntry) -> ModelObject:
     """The Model object, and its prices. `created` is not known of a served model; 0 rather than a
     wrong date.
     """
-    return ModelObject(
-        id=entry.id,
-        owned_by=publisher(entry),
-        type=entry.type,
-        size=entry.size,
-        context_length=entry.context_length,
-        pricing=money.pricing(entry),
-    )
+    return object_of(ModelObject, entry, owned_by=publisher(entry), pricing=money.pricing(entry))
 
 
 def model_list(entries: Sequence[ModelEntry]) -> ModelListObject:
@@ -177,10 +148,7 @@ def publisher(entry: ModelEntry) -> str:
 def errors(batch_errors: Sequence[BatchError]) -> LineErrorList | None:
     if not batch_errors:
         return None
-    data = tuple(
-        LineErrorObject(code=e.code, message=e.message, line=e.line, param=e.param)
-        for e in batch_errors
-    )
+    data = tuple(object_of(LineErrorObject, each) for each in batch_errors)
     return LineErrorList(data=data)
 
 
@@ -190,17 +158,15 @@ def errors_total(batch: Batch) -> int | UnsetType:
 
 
 def request_counts(batch: Batch) -> CountsObject:
-    counts = batch.counts
-    return CountsObject(total=counts.total, completed=counts.completed, failed=counts.failed)
+    return object_of(CountsObject, batch.counts)
 
 
 def usage(used: Usage) -> BatchUsage:
-    return BatchUsage(
-        input_tokens=used.input_tokens,
+    return object_of(
+        BatchUsage,
+        used,
         input_tokens_details=InputTokensDetails(cached_tokens=used.cached_tokens),
-        output_tokens=used.output_tokens,
         output_tokens_details=OutputTokensDetails(reasoning_tokens=used.reasoning_tokens),
-        total_tokens=used.total_tokens,
         unreported_requests=used.unreported,
     )
 

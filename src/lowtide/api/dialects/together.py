@@ -14,11 +14,11 @@ from msgspec import UNSET
 
 from lowtide.api.dialects import money, openai
 from lowtide.api.objects.batches import BatchJob, CreatedJob, JobStatus, JobWaitingReason
+from lowtide.api.objects.instants import object_of
 from lowtide.api.objects.models import ModelWeights, ProjectModel, TogetherModel
 from lowtide.core.accounts.catalogue import ModelEntry
 from lowtide.core.accounts.ledger import Cost
 from lowtide.core.batches.batch import Batch, Status
-from lowtide.core.batches.completion_window import window_words
 from lowtide.core.reporting.progress import Progress
 
 STATUSES: Final = MappingProxyType[Status, JobStatus](
@@ -38,61 +38,29 @@ STATUSES: Final = MappingProxyType[Status, JobStatus](
 
 def batch(batch: Batch, progress: Progress, cost: Cost) -> BatchJob:
     """The BatchJob object: upper-case status, ISO-8601 times, progress in percent."""
-    ids = openai.result_files(batch)
-    return BatchJob(
-        id=batch.id,
-        user_id=batch.user_id,
-        input_file_id=batch.input_file_id,
+    return object_of(
+        BatchJob,
+        openai.result_files(batch),
+        batch,
+        progress,
+        **openai.shared_fields(batch, progress, cost),
         file_size_bytes=batch.input_bytes,
         status=STATUSES[batch.status],
         job_deadline=_iso(batch.expires_at),
         created_at=_iso(batch.created_at),
-        endpoint=batch.endpoint,
         progress=round(batch.counts.percent, 2),
         model_id=batch.model,
-        output_file_id=ids.output_file_id,
-        error_file_id=ids.error_file_id,
-        partial_output_file_id=ids.partial_output_file_id,
-        partial_error_file_id=ids.partial_error_file_id,
         error=error(batch),
         completed_at=iso(batch.completed_at),
-        completion_window=window_words(batch.completion_window_s),
         in_progress_at=iso(batch.in_progress_at),
         cancelling_at=iso(batch.cancelling_at),
         ended_at=iso(batch.ended_at),
-        request_counts=openai.request_counts(batch),
-        usage=openai.usage(batch.usage),
-        cost=money.cost(cost),
-        errors=openai.errors(batch.errors),
-        warnings=openai.errors(batch.warnings),
-        metadata=dict(batch.metadata),
-        priority=batch.priority,
-        stage=progress.stage,
-        reason=progress.reason,
-        waiting_reasons=_waiting_reasons(progress),
-        queue_position=progress.queue_position,
-        eta_seconds=openai.seconds(progress.eta_s),
+        waiting_reasons=tuple(
+            object_of(JobWaitingReason, each, reason=each.public, since=iso(each.since))
+            for each in progress.causes
+        ),
         estimated_completion_at=iso(progress.completion_at),
-        cautious_eta_seconds=openai.seconds(progress.cautious_eta_s),
         cautious_completion_at=iso(progress.cautious_completion_at),
-        feasibility=openai.feasibility(progress.verdict),
-        not_run_count=progress.unexecuted,
-        retry_of=batch.retry_of,
-        holds=batch.holds,
-        webhook=batch.webhook,
-        errors_total=openai.errors_total(batch),
-    )
-
-
-def _waiting_reasons(progress: Progress) -> tuple[JobWaitingReason, ...]:
-    return tuple(
-        JobWaitingReason(
-            kind=each.kind,
-            reason=each.public,
-            remedy=each.remedy,
-            since=iso(each.since),
-        )
-        for each in progress.causes
     )
 
 

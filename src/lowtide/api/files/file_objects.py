@@ -3,7 +3,7 @@
 from typing import Final
 
 from lowtide.api.objects.files import FileObject, TogetherFile, TogetherStatus
-from lowtide.api.objects.instants import unix
+from lowtide.api.objects.instants import object_of
 from lowtide.core.batches.batch import Dialect
 from lowtide.core.files.file import File, FileStatus
 
@@ -32,13 +32,9 @@ def openai_file(file: File) -> FileObject:
 
     It is deprecated, but `wait_for_processing` and curator wait for that word.
     """
-    return FileObject(
-        id=file.id,
-        bytes=file.bytes,
-        created_at=int(file.created_at.timestamp()),
-        expires_at=unix(file.expires_at),
-        filename=file.filename,
-        purpose=file.purpose,
+    return object_of(
+        FileObject,
+        file,
         status=_OPENAI_STATUS[file.status],
         status_details="Its content was lost." if file.status == "lost" else None,
     )
@@ -51,11 +47,9 @@ def together_file(file: File) -> TogetherFile:
     `files.list()` raise.
     """
     suffix = file.filename.rpartition(".")[2].lower()
-    return TogetherFile(
-        id=file.id,
-        created_at=int(file.created_at.timestamp()),
-        filename=file.filename,
-        bytes=file.bytes,
+    return object_of(
+        TogetherFile,
+        file,
         purpose="batch-api",
         file_type=suffix if suffix in _TOGETHER_TYPES else "jsonl",
         is_processed=file.status == "uploaded",

@@ -25,6 +25,7 @@ from lowtide.api.objects.files import (
     ReceivedPart,
 )
 from lowtide.api.openapi.answers import (
+    JSON_WRITES,
     OCTETS,
     UPLOAD_BEGINS,
     UPLOAD_COMPLETES,
@@ -198,13 +199,11 @@ async def complete(request: Request) -> Response:
     "/v1/files/multipart/abort",
     answers(
         AbortedMultipart,
-        "invalid_request",
+        *JSON_WRITES,
         "missing_required_parameter",
         "upload_closed",
         "upload_not_found",
         "upload_expired",
-        "request_too_large",
-        "storage_full",
     ),
     requestBody=json_body(
         {"type": "object", "properties": _WHICH, "required": ["upload_id", "file_id"]}

@@ -19,6 +19,7 @@ from lowtide.api.http.multipart_form import boundary_of, read_form
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.objects.files import UploadObject, UploadPartObject
+from lowtide.api.objects.instants import object_of
 from lowtide.api.openapi.answers import UPLOAD_BEGINS, UPLOAD_COMPLETES, answers, body, json_body
 from lowtide.api.openapi.routes import Routes
 from lowtide.core.errors import LowtideError
@@ -188,18 +189,9 @@ async def cancel_upload(request: Request, upload_id: str) -> Response:
 
 
 def upload_object(upload: Upload, file: File | None = None) -> UploadObject:
-    return UploadObject(
-        id=upload.id,
-        bytes=upload.bytes,
-        created_at=int(upload.created_at.timestamp()),
-        expires_at=int(upload.expires_at.timestamp()),
-        filename=upload.filename,
-        purpose=upload.purpose,
-        status=upload.status,
-        file=None if file is None else openai_file(file),
-    )
+    shown = None if file is None else openai_file(file)
+    return object_of(UploadObject, upload, file=shown)
 
 
 def part_object(part: UploadPart) -> UploadPartObject:
-    created_at = int(part.created_at.timestamp())
-    return UploadPartObject(id=part.id, created_at=created_at, upload_id=part.upload_id)
+    return object_of(UploadPartObject, part)

@@ -41,30 +41,42 @@ _EVERYWHERE: tuple[ErrorCode, ...] = (
 _OPEN_MODE: tuple[ErrorCode, ...] = ("host_not_allowed", "origin_not_allowed")
 
 
-UPLOAD_BEGINS: Final[tuple[ErrorCode, ...]] = (
+JSON_WRITES: Final[tuple[ErrorCode, ...]] = (
     "invalid_request",
+    "request_too_large",
+    "storage_full",
+)
+"""The refusals that can meet any call with a body in JSON that changes something."""
+
+BATCH_WRITES: Final[tuple[ErrorCode, ...]] = (
+    *JSON_WRITES,
+    "invalid_value",
+    "object_above_max_properties",
+    "property_name_above_max_length",
+    "string_above_max_length",
+)
+"""The same, where the body has metadata and other fields of a batch."""
+
+UPLOAD_BEGINS: Final[tuple[ErrorCode, ...]] = (
+    *JSON_WRITES,
     "missing_required_parameter",
     "invalid_purpose",
     "file_too_large",
-    "request_too_large",
     "idempotency_key_reused",
     "storage_limit_exceeded",
-    "storage_full",
 )
 """The refusals that can meet the beginning of an upload in parts, by either client's way."""
 
 UPLOAD_COMPLETES: Final[tuple[ErrorCode, ...]] = (
-    "invalid_request",
+    *JSON_WRITES,
     "missing_required_parameter",
     "upload_closed",
     "upload_not_found",
     "file_not_found",
     "file_lost",
     "upload_expired",
-    "request_too_large",
     "upload_completing",
     "server_stopping",
-    "storage_full",
 )
 
 _BOUNDS: Mapping[int, str] = {414: "The address is too long", 431: "The headers are too large"}

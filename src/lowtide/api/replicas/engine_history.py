@@ -16,6 +16,7 @@ from lowtide.api.objects.history import (
     EngineSpanObject,
     LiveCallsObject,
 )
+from lowtide.api.objects.instants import object_of
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.api.replicas.engines import engines_named, engines_of
@@ -77,18 +78,17 @@ def _live(together: ReplicaPart) -> LiveCallsObject:
 
 def _span(span: ReplicaSpan) -> EngineSpanObject:
     part = span.part
-    return EngineSpanObject(
+    return object_of(
+        EngineSpanObject,
+        part,
         at=span.at.timestamp(),
         seconds=span.seconds,
         batch_requests=part.batch_calls,
-        input_tokens=part.input_tokens,
-        output_tokens=part.output_tokens,
         tokens_per_s=round((part.input_tokens + part.output_tokens) / span.seconds, 3),
         live_streams=part.live_calls,
         live_ttft_p50_s=_rounded(part.first_byte_s(0.5)),
         live_ttft_p99_s=_rounded(part.first_byte_s(0.99)),
         gave_way_s=round(part.gave_way_s, 1),
-        taken_back=part.taken_back,
         window=_mean(part.window_s, part.seen_s),
         in_flight=_mean(part.in_flight_s, part.seen_s),
     )

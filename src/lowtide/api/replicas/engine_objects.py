@@ -6,8 +6,6 @@ Invariant: a replica that several workers report is shown as the one sees it tha
 from collections.abc import Iterable
 from datetime import datetime
 
-import msgspec
-
 from lowtide.api.objects.engines import (
     EngineList,
     EngineLoad,
@@ -15,7 +13,7 @@ from lowtide.api.objects.engines import (
     SourceObject,
     WorkerObject,
 )
-from lowtide.api.objects.instants import unix
+from lowtide.api.objects.instants import object_of
 from lowtide.api.replicas.scaler_objects import scaler_list
 from lowtide.core.reporting.standing import by_owner, split
 from lowtide.core.reporting.worker_report import ReplicaReport, SourceReport, WorkerReport
@@ -66,22 +64,16 @@ def _sources(live: Iterable[WorkerReport]) -> list[SourceObject]:
 
 
 def _engine(replica: ReplicaReport, worker_id: str, source: str | None) -> EngineObject:
-    load = replica.load
-    return EngineObject(
-        name=replica.name,
+    return object_of(
+        EngineObject,
+        replica,
         worker=worker_id,
         source=source,
-        models=replica.models,
-        endpoints=replica.endpoints,
-        condition=replica.condition,
         reason=replica.reason or None,
         remedy=replica.remedy or None,
-        since=unix(replica.since),
-        load=EngineLoad(**msgspec.structs.asdict(load)) if load is not None else None,
+        load=None if replica.load is None else object_of(EngineLoad, replica.load),
     )
 
 
 def _worker(report: WorkerReport, *, is_gone: bool) -> WorkerObject:
-    return WorkerObject(
-        id=report.worker_id, seen_at=int(report.seen_at.timestamp()), is_gone=is_gone
-    )
+    return object_of(WorkerObject, report, id=report.worker_id, is_gone=is_gone)

@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from lowtide.api.http.json_body import json_response
 from lowtide.api.middleware.caller import services_of
-from lowtide.api.objects.instants import unix
+from lowtide.api.objects.instants import object_of
 from lowtide.api.objects.scale import ScaleList, ScaleObject
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes
@@ -34,15 +34,12 @@ async def scale_of_model(request: Request, model: str) -> Response:
 
 def _object(scale: ModelScale) -> ScaleObject:
     wanted = scale.wanted
-    return ScaleObject(
-        model=scale.model,
+    return object_of(
+        ScaleObject,
+        scale,
+        wanted,
         replicas_wanted=wanted.replicas,
         replicas_present=scale.present,
         work_seconds=None if scale.work_seconds is None else round(scale.work_seconds, 1),
-        deadline_at=unix(wanted.deadline_at),
-        wake_at=unix(wanted.wake_at),
-        in_flight=scale.in_flight,
-        trusted=wanted.trusted,
-        reason=wanted.reason,
         scaler=None if scale.scaler is None else scaler_object(scale.scaler),
     )

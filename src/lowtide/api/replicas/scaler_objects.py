@@ -2,21 +2,17 @@
 
 from collections.abc import Iterable
 
-from lowtide.api.objects.instants import unix
+from lowtide.api.objects.instants import object_of, unix
 from lowtide.api.objects.scale import ScalerObject
 from lowtide.core.reporting.worker_report import ScalerReport, WorkerReport
 
 
 def scaler_object(report: ScalerReport) -> ScalerObject:
     """One scaler."""
-    return ScalerObject(
+    return object_of(
+        ScalerObject,
+        report,
         scaler=report.label,
-        models=report.models,
-        dry_run=report.dry_run,
-        target=report.target,
-        running=report.running,
-        asked=report.asked,
-        asked_at=unix(report.asked_at),
         reason=report.reason or None,
         trouble=report.error or None,
         trouble_since=unix(report.error_since),

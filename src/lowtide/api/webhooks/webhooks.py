@@ -25,7 +25,7 @@ from lowtide.api.objects.webhooks import (
     WebhookObject,
     WebhookTestObject,
 )
-from lowtide.api.openapi.answers import answers, json_body
+from lowtide.api.openapi.answers import JSON_WRITES, answers, json_body
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.api.webhooks.webhook_objects import (
     delivery_object,
@@ -103,14 +103,7 @@ def _body(*required: str, **properties: Any) -> dict[str, Any]:
 @routes.add(
     "POST",
     "",
-    answers(
-        NewWebhookObject,
-        "invalid_request",
-        "invalid_value",
-        "missing_required_parameter",
-        "request_too_large",
-        "storage_full",
-    ),
+    answers(NewWebhookObject, *JSON_WRITES, "invalid_value", "missing_required_parameter"),
     requestBody=_body("url", **_FIELDS),
 )
 async def create(request: Request) -> Response:
@@ -150,14 +143,7 @@ for _method in ("PATCH", "POST"):  # the openai package posts a change
     routes.add(
         _method,
         "/{webhook_id}",
-        answers(
-            WebhookObject,
-            "invalid_request",
-            "invalid_value",
-            "webhook_not_found",
-            "request_too_large",
-            "storage_full",
-        ),
+        answers(WebhookObject, *JSON_WRITES, "invalid_value", "webhook_not_found"),
         requestBody=_body(**_FIELDS),
     )(change)
 
@@ -172,13 +158,7 @@ async def delete(request: Request, webhook_id: str) -> Response:
 @routes.add(
     "POST",
     "/{webhook_id}/rotate_secret",
-    answers(
-        (NewWebhookObject, ProjectSecretObject),
-        "invalid_request",
-        "webhook_not_found",
-        "request_too_large",
-        "storage_full",
-    ),
+    answers((NewWebhookObject, ProjectSecretObject), *JSON_WRITES, "webhook_not_found"),
     requestBody=_body(
         overlap_seconds={"type": "number", "minimum": 0},
         keep_old_secret_active_for_24_hours={"type": "boolean"},
@@ -256,14 +236,7 @@ async def deliveries(request: Request, webhook_id: str) -> Response:
 @routes.add(
     "POST",
     "/{webhook_id}/replay",
-    answers(
-        ReplayObject,
-        "invalid_request",
-        "webhook_not_found",
-        "delivery_not_found",
-        "request_too_large",
-        "storage_full",
-    ),
+    answers(ReplayObject, *JSON_WRITES, "webhook_not_found", "delivery_not_found"),
     requestBody=_body(event_id={"type": "string"}),
 )
 async def replay(request: Request, webhook_id: str) -> Response:

@@ -29,7 +29,10 @@ def env(tmp_path: Path) -> Iterator[Env]:
 def test_a_batch_page_draws_its_rates_and_tells_its_events(env: Env) -> None:
     tenant = env.tenant()
     batch = env.ended_batch(tenant)
-    text = get(env.http_api, f"/console/batches/{batch.id}", sign_in(tenant)).body.decode()
+    page, cookie = f"/console/batches/{batch.id}", sign_in(tenant)
+    with statements() as asked:
+        text = get(env.http_api, page, cookie).body.decode()
+    assert len([each for each in asked if "FROM batch_notes" in each]) == 1, "for plots and list"
     assert text.count('<svg class="plot" role="img" aria-label=') == 3
     assert "Requests done: 3 of 3" in text
     assert "failures in red" in text

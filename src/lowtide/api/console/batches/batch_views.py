@@ -20,6 +20,7 @@ from lowtide.api.console.batches.batch_rows import (
 from lowtide.api.console.batches.buttons import buttons_of, retry_question
 from lowtide.api.console.batches.ended_reason import has_good_input, title_of_errors
 from lowtide.api.console.batches.filter_box import STATES_OFFERED, read_filter
+from lowtide.api.console.batches.history_view import EventsOfLook
 from lowtide.api.console.batches.shown_lines import shown_line
 from lowtide.api.dialects import openai
 from lowtide.api.files.uploads import public_base
@@ -84,7 +85,8 @@ async def load_fleet(request: Request, _: Context) -> Context:
 
 
 async def load_batch(request: Request, batch_id: str) -> Context:
-    """One batch as it is now. `stored`: its record, for what the page's parts load besides."""
+    """One batch as it is now. `stored` and `its_events`: its record and what happened to it, for
+    what the page's parts load besides."""
     services, project_id = services_of(request), identify(request).project_id
     batch = await services.batches.get(project_id, batch_id)
     (shown,) = await _objects(request, [batch])
@@ -97,6 +99,7 @@ async def load_batch(request: Request, batch_id: str) -> Context:
         **row_of(shown, names),
         **tree,
         "stored": batch,
+        "its_events": EventsOfLook(request, batch),
         "buttons": buttons_of(shown, tree["unfinished_id"]),
         "address": public_base(request),
         "failures": groups,

@@ -48,10 +48,25 @@ _BAD: Final = frozenset(
 )
 
 
+class EventsOfLook:
+    """The events of the batch that a page shows, read once for all of its parts."""
+
+    def __init__(self, request: Request, batch: Batch) -> None:
+        self._request = request
+        self._batch = batch
+        self._events: Sequence[BatchEventObject] | None = None
+
+    async def get(self) -> Sequence[BatchEventObject]:
+        """The first first. Raises StoreError."""
+        if self._events is None:
+            self._events = await events_of(self._request, self._batch)
+        return self._events
+
+
 async def load_plots(request: Request, context: Context) -> Context:
     """The plots of the batch that the page shows."""
     batch: Batch = context["stored"]
-    rates, events = await rates_of(request, batch), await events_of(request, batch)
+    rates, events = await rates_of(request, batch), await context["its_events"].get()
     gave_way = await _gave_way(request, batch)
     return {
         "plots": batch_plot(context["batch"], rates, events, gave_way),
@@ -59,9 +74,9 @@ async def load_plots(request: Request, context: Context) -> Context:
     }
 
 
-async def load_events(request: Request, context: Context) -> Context:
+async def load_events(_: Request, context: Context) -> Context:
     """What happened to it, the last first."""
-    events = await events_of(request, context["stored"])
+    events = await context["its_events"].get()
     return {"events": [event_row(each) for each in reversed(events)]}
 
 

@@ -731,5 +731,10 @@ REPLICA_SPANS_MAX: Final = 300  # of a replica that are answered: a longer time 
 REPLICA_SAMPLE_S: Final = 1.0  # between two readings of a replica's state: giving way lasts seconds
 REPLICA_SAMPLE_S_MAX: Final = 5.0  # a longer time between two says nothing of the state meanwhile
 REPLICA_PENDING_BUCKETS: Final = 20  # ten minutes that wait in memory while the store is away
+REPLICA_FRESH_S: Final = (
+    1.0  # for so long nothing is read again: rows are written every `HISTORY_S`
+)
+REPLICA_LATE_S: Final = 60.0  # how late what waited so is seen by who reads only what is new
+REPLICA_PARTS_KEPT_MAX: Final = 20_000  # of 0.5 KB, in memory for open pages: 160 engines, an hour
 BATCH_PARTS_MAX: Final = 500  # cells of the strip that shows which parts of a batch have run
 BATCH_NOTES_MAX: Final = 200  # of one batch, the newest: a worker that flaps must not fill a table

@@ -1,7 +1,6 @@
 """`GET /v1/admin/engines/{name}/history`: what an engine did, and what its live calls met."""
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -20,7 +19,7 @@ from lowtide.api.objects.instants import object_of
 from lowtide.api.openapi.answers import answers
 from lowtide.api.openapi.routes import Routes, read_query
 from lowtide.api.replicas.engines import engines_named, engines_of
-from lowtide.core.history.replica_history import EMPTY, ReplicaPart, ReplicaSpan
+from lowtide.core.history.replica_history import ReplicaPart, ReplicaSpan, sum_of
 
 routes = Routes("admin")
 
@@ -44,27 +43,32 @@ async def history(request: Request, name: str) -> Response:
     """Batch and live calls of one engine over the last hours, up to 36 of them."""
     hours = read_query(request, EngineHours).hours
     engines_named(await engines_of(request), name)
-    (answer,), _ = await histories_of(request, [name], hours)
+    (answer,) = await histories_of(request, [name], hours)
     return json_response(answer)
 
 
 async def histories_of(
     request: Request, names: Sequence[str], hours: float
-) -> tuple[Sequence[EngineHistoryObject], LiveCallsObject]:
-    """The histories of these engines in that order, and what their live calls met together."""
+) -> Sequence[EngineHistoryObject]:
+    """The histories of these engines in that order."""
     spans_of = await services_of(request).history.replicas(names, hours)
-    sums = [_sum(each.part for each in spans_of[name]) for name in names]
-    histories = [
+    return [
         EngineHistoryObject(
-            name=name, hours=hours, live=_live(its), data=[_span(each) for each in spans_of[name]]
+            name=name,
+            hours=hours,
+            live=_live(sum_of(each.part for each in spans_of[name])),
+            data=[_span(each) for each in spans_of[name]],
         )
-        for name, its in zip(names, sums, strict=True)
+        for name in names
     ]
-    return histories, _live(_sum(sums))
 
 
-def _sum(parts: Iterable[ReplicaPart]) -> ReplicaPart:
-    return reduce(ReplicaPart.plus, parts, EMPTY)
+async def live_calls_of(
+    request: Request, names: Sequence[str], hours: float
+) -> tuple[Mapping[str, LiveCallsObject], LiveCallsObject]:
+    """What live calls met at each of these engines, and at all together."""
+    sums = await services_of(request).history.replica_sums(names, hours)
+    return {name: _live(its) for name, its in sums.items()}, _live(sum_of(sums.values()))
 
 
 def _live(together: ReplicaPart) -> LiveCallsObject:

@@ -5,7 +5,6 @@ add the parts up. Invariants: parts add up in any order; a bucket in which nothi
 not recorded; growth is counted once, from running totals.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from math import floor
@@ -52,19 +51,7 @@ class ReplicaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     def plus(self, more: "ReplicaPart") -> "ReplicaPart":
         """The sum of both."""
-        first = Counter(self.first_bytes)
-        first.update(more.first_bytes)
-        return ReplicaPart(
-            batch_calls=self.batch_calls + more.batch_calls,
-            input_tokens=self.input_tokens + more.input_tokens,
-            output_tokens=self.output_tokens + more.output_tokens,
-            taken_back=self.taken_back + more.taken_back,
-            first_bytes=dict(first),
-            seen_s=self.seen_s + more.seen_s,
-            gave_way_s=self.gave_way_s + more.gave_way_s,
-            window_s=self.window_s + more.window_s,
-            in_flight_s=self.in_flight_s + more.in_flight_s,
-        )
+        return sum_of((self, more))
 
     @property
     def is_idle(self) -> bool:
@@ -97,12 +84,45 @@ class ReplicaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 EMPTY: Final = ReplicaPart()
 
 
+def sum_of(parts: Iterable[ReplicaPart]) -> ReplicaPart:
+    """The sum of all, in one pass: a page adds up thousands."""
+    calls = tokens_in = tokens_out = taken_back = 0
+    seen_s = gave_way_s = window_s = in_flight_s = 0.0
+    first: dict[int, int] = {}
+    for part in parts:
+        calls += part.batch_calls
+        tokens_in += part.input_tokens
+        tokens_out += part.output_tokens
+        taken_back += part.taken_back
+        seen_s += part.seen_s
+        gave_way_s += part.gave_way_s
+        window_s += part.window_s
+        in_flight_s += part.in_flight_s
+        for bucket, number in part.first_bytes.items():
+            first[bucket] = first.get(bucket, 0) + number
+    return ReplicaPart(
+        batch_calls=calls,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        taken_back=taken_back,
+        first_bytes=first,
+        seen_s=seen_s,
+        gave_way_s=gave_way_s,
+        window_s=window_s,
+        in_flight_s=in_flight_s,
+    )
+
+
 class ReplicaRow(msgspec.Struct, frozen=True):
     """One part as it is stored, under the replica's name and the begin of its bucket."""
 
     replica: str
     at: datetime
     part: ReplicaPart
+
+
+Parts = Mapping[datetime, ReplicaPart]
+"""Parts of one replica by the begins of their buckets."""
 
 
 class ReplicaSpan(msgspec.Struct, frozen=True):
@@ -164,19 +184,27 @@ def bucket_begin(at: datetime) -> datetime:
     return datetime.fromtimestamp(floor(at.timestamp() / width_s) * width_s, UTC)
 
 
-def spans_of(
-    rows: Iterable[ReplicaRow], since: datetime, until: datetime, spans_max: int
-) -> list[ReplicaSpan]:
-    """The rows of one replica, added up, in at most so many stretches of one length that cover the
-    whole time; those without rows are there, too, and empty. The last one lasts until `until`.
+def by_bucket(rows: Iterable[ReplicaRow]) -> Parts:
+    """The rows of one replica, those of all processes in a bucket added up."""
+    parts: dict[datetime, ReplicaPart] = {}
+    for row in rows:
+        before = parts.get(row.at)
+        parts[row.at] = row.part if before is None else before.plus(row.part)
+    return parts
+
+
+def spans_of(parts: Parts, since: datetime, until: datetime, spans_max: int) -> list[ReplicaSpan]:
+    """The parts of one replica, added up in at most so many stretches of one length that cover the
+    whole time; those without parts are there, too, and empty. The last one lasts until `until`.
     """
     width_s = limits.REPLICA_BUCKET_S
     while (until - since).total_seconds() > width_s * spans_max:
         width_s *= 2
     done: dict[int, ReplicaPart] = {}
-    for row in rows:
-        number = floor(row.at.timestamp() / width_s)
-        done[number] = done.get(number, EMPTY).plus(row.part)
+    for at, part in parts.items():
+        number = floor(at.timestamp() / width_s)
+        before = done.get(number)
+        done[number] = part if before is None else before.plus(part)
     first, last = floor(since.timestamp() / width_s), floor(until.timestamp() / width_s)
     end = until.timestamp()
     return [

@@ -6,7 +6,6 @@ last reading is added from its own counters, so rates add up to its counts at an
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import reduce
 
 from lowtide import limits
 from lowtide.core.batches.batch import Batch
@@ -14,17 +13,18 @@ from lowtide.core.history.batch_events import BatchEvent, events_of
 from lowtide.core.history.batch_history import BatchHistory, BatchTotals, RateSpan, advanced, spans
 from lowtide.core.history.batch_parts import BatchPart
 from lowtide.core.history.replica_history import (
-    EMPTY,
     ReplicaPart,
     ReplicaSpan,
     bucket_begin,
     spans_of,
     stretches,
+    sum_of,
 )
 from lowtide.core.reporting.worker_report import WorkerReport
 from lowtide.ports.clock import Clock
 from lowtide.ports.history import HistoryStore
 from lowtide.ports.store import BatchStore
+from lowtide.service.history.replica_memory import ReplicaMemory
 
 
 class HistoryService:
@@ -32,6 +32,7 @@ class HistoryService:
 
     def __init__(self, store: HistoryStore, batches: BatchStore, clock: Clock) -> None:
         self._store = store
+        self._memory = ReplicaMemory(store)
         self._batches = batches
         self._clock = clock
 
@@ -60,9 +61,17 @@ class HistoryService:
         `REPLICA_SPANS_MAX` stretches of time."""
         until = self._clock.now()
         since = bucket_begin(until - timedelta(hours=hours))
-        rows = await self._store.of_replicas(names, since) if names else {}
+        parts_of = await self._memory.parts(names, since, until)
         most = limits.REPLICA_SPANS_MAX
-        return {name: spans_of(rows.get(name, ()), since, until, most) for name in names}
+        return {name: spans_of(parts_of[name], since, until, most) for name in names}
+
+    async def replica_sums(self, names: Collection[str], hours: float) -> Mapping[str, ReplicaPart]:
+        """What each of these replicas did in so many hours until now."""
+        until = self._clock.now()
+        parts_of = await self._memory.parts(
+            names, bucket_begin(until - timedelta(hours=hours)), until
+        )
+        return {name: sum_of(parts_of[name].values()) for name in names}
 
     async def together(self, names: Collection[str]) -> tuple[float, ReplicaPart]:
         """What these replicas did together in about the last minute, and how long that is in
@@ -72,7 +81,7 @@ class HistoryService:
         since = bucket_begin(until - timedelta(seconds=limits.REPLICAS_TOGETHER_S))
         rows = await self._store.of_replicas(names, since) if names else {}
         parts = (row.part for found in rows.values() for row in found)
-        return (until - since).total_seconds(), reduce(ReplicaPart.plus, parts, EMPTY)
+        return (until - since).total_seconds(), sum_of(parts)
 
     async def gave_way(
         self, batch: Batch, reports: Iterable[WorkerReport]

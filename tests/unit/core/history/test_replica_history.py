@@ -11,6 +11,7 @@ from lowtide.core.history.replica_history import (
     ReplicaRow,
     ReplicaTotals,
     bucket_begin,
+    by_bucket,
     first_byte_bucket,
     spans_of,
     stretches,
@@ -91,7 +92,7 @@ def test_parts_of_several_processes_add_up_within_their_stretch() -> None:
         ReplicaRow("a", after(0), ReplicaPart(batch_calls=2, first_bytes={4: 1, 9: 1})),
         ReplicaRow("a", after(60), ReplicaPart(batch_calls=4)),
     ]
-    spans = spans_of(rows, NOON, after(100), 300)
+    spans = spans_of(by_bucket(rows), NOON, after(100), 300)
     assert [each.part.batch_calls for each in spans] == [3, 0, 4, 0]
     assert spans[0].part.first_bytes == {4: 2, 9: 1}
     assert [each.seconds for each in spans] == [30, 30, 30, 10], "the last one goes on"
@@ -104,7 +105,7 @@ def test_a_long_time_has_longer_stretches_and_as_much_in_them(hours: int) -> Non
         ReplicaRow("a", after(30 * number), ReplicaPart(batch_calls=1))
         for number in range(120 * hours)
     ]
-    spans = spans_of(rows, NOON, until, limits.REPLICA_SPANS_MAX)
+    spans = spans_of(by_bucket(rows), NOON, until, limits.REPLICA_SPANS_MAX)
     assert len(spans) <= limits.REPLICA_SPANS_MAX + 1
     assert sum(each.part.batch_calls for each in spans) == 120 * hours
     starts = [each.at for each in spans]

@@ -18,7 +18,7 @@ from lowtide.api.objects.forecast import ModelForecast
 from lowtide.api.objects.history import EngineHistoryObject
 from lowtide.api.plots.engine_plot import engine_plot
 from lowtide.api.plots.week_plot import course_plot, week_plot
-from lowtide.api.replicas.engine_history import histories_of
+from lowtide.api.replicas.engine_history import histories_of, live_calls_of
 from lowtide.api.replicas.engines import TAKES_CALLS, engines_named, engines_of
 from lowtide.api.replicas.forecast import forecast_of
 
@@ -37,16 +37,16 @@ async def load_drawn(request: Request, context: dict[str, Any]) -> dict[str, Any
     """The last hours of the engines that the page shows, of some of many."""
     engines: Sequence[EngineObject] = context["engines"]
     names = sorted({each.name for each in engines})
-    histories, together = await histories_of(request, names, context["hours"])
+    few, hours = names[: limits.CONSOLE_ENGINES_DRAWN], context["hours"]
+    live_of, together = await live_calls_of(request, names, hours)
+    histories = await histories_of(request, few, hours)
     targets_s = {
         each.name: each.load.live_target_s
         for each in engines
         if each.load is not None and each.load.live_target_s is not None
     }
-    few = histories[: limits.CONSOLE_ENGINES_DRAWN]
-    drawn = [_drawn(each, targets_s.get(each.name)) for each in few]
+    drawn = [_drawn(each, targets_s.get(each.name)) for each in histories]
     seconds = max((each["seconds"] for each in drawn), default=0)
-    live_of = {each.name: each.live for each in histories}
     has_sum = len(names) > 1 and seconds > 0
     return {
         "drawn": drawn,

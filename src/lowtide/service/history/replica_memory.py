@@ -18,7 +18,7 @@ from lowtide.ports.history import HistoryStore
 
 _BUCKET: Final = timedelta(seconds=limits.REPLICA_BUCKET_S)
 _IN_TIME: Final = 2 * _BUCKET
-"""How old a bucket is at most that is written in its time: the last one, by a clock behind ours."""
+"""How old a bucket that is written in its time is at most, by a clock that is a little behind."""
 _LATE: Final = limits.REPLICA_PENDING_BUCKETS * _BUCKET + _IN_TIME
 
 

@@ -206,7 +206,7 @@ def watched(store: SqlStore, watch: InvariantCheck, faults: PortFaults) -> SqlSt
     """The same store for a worker, whose commits and claims are seen; and some commits come
     twice."""
     twin = copy(store)
-    twin._work = cast("SqlWork", _WatchedWork(store.work, watch, faults))
+    twin.work = cast("SqlWork", _WatchedWork(store.work, watch, faults))
     return twin
 
 

@@ -20,7 +20,7 @@ from lowtide.core.history.batch_events import USER
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.core.webhooks.endpoint import BatchWebhook
 from lowtide.ports.store import QueueDepth
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of, batch_values
@@ -43,12 +43,8 @@ _OWN: Final = select(batches).where(
 )
 
 
-@transactional
-class SqlBatches:
+class SqlBatches(Transactional):
     """Rows of batches, for the verbs."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def add(
         self,
@@ -74,13 +70,7 @@ class SqlBatches:
                 if earlier is not None:
                     return batch_of(await one_batch(conn, earlier))
             await check_batch_quota(conn, batch, quota)
-            # Locked: who deletes the file meanwhile waits, and then sees that this batch reads it.
-            input_key = await conn.scalar(
-                select(files.c.blob_key)
-                .where(files.c.id == batch.input_file_id)
-                .with_for_update(read=True)
-            )
-            await insert_batch(conn, batch, digest, input_key or "")
+            await insert_batch(conn, batch, digest, await lock_input(conn, batch.input_file_id))
             if webhook is not None:
                 await name_webhook(conn, batch.id, webhook)
             await announce(conn, "validate")
@@ -218,6 +208,13 @@ async def batches_created_since(
         batches.c.flex.is_(None),
     )
     return int(await conn.scalar(statement) or 0)
+
+
+async def lock_input(conn: AsyncConnection, file_id: str) -> str:
+    """The blob of the file. Locked: who deletes the file meanwhile waits, and then sees that a
+    batch reads it."""
+    its = select(files.c.blob_key).where(files.c.id == file_id).with_for_update(read=True)
+    return await conn.scalar(its) or ""
 
 
 async def insert_batch(

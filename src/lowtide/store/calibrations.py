@@ -6,19 +6,15 @@ Called by the calibrate loop. Invariant: a model has one row, whichever worker s
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select
 
-from lowtide.store.connection.database import Database, transactional
-from lowtide.store.connection.dialect import lock_name
+from lowtide.store.connection.database import Transactional
+from lowtide.store.connection.dialect import insert_or_replace
 from lowtide.store.schema.tables import token_models
 
 
-@transactional
-class SqlCalibrations:
+class SqlCalibrations(Transactional):
     """What was learnt about tokenizers."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def load(self) -> Mapping[str, bytes]:
         async with self._db.read() as conn:
@@ -26,11 +22,6 @@ class SqlCalibrations:
             return {row.model: row.data for row in rows}
 
     async def save(self, model: str, data: bytes, now: datetime) -> None:
-        values = {"data": data, "saved_at": now}
+        row = {"model": model, "data": data, "saved_at": now}
         async with self._db.write() as conn:
-            await lock_name(conn, "token models")  # two workers may both find no row to update
-            result = await conn.execute(
-                update(token_models).where(token_models.c.model == model).values(values)
-            )
-            if not result.rowcount:
-                await conn.execute(insert(token_models).values(model=model, **values))
+            await insert_or_replace(conn, token_models, [row])

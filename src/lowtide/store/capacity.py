@@ -14,7 +14,7 @@ from lowtide.core.batches.batch import TERMINAL, TRANSITIONS
 from lowtide.core.scheduling.feasibility import Backlog
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.capacity import Capacity, Unfinished
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.schema.rows import USAGE_FIELDS, batch_of
 from lowtide.store.schema.schedule_tables import urgent_batches
@@ -24,12 +24,8 @@ from lowtide.store.statements.throughput import all_cells, all_throughputs
 _UNFINISHED: Final = tuple(sorted(TRANSITIONS.keys() - TERMINAL))
 
 
-@transactional
-class SqlCapacity:
+class SqlCapacity(Transactional):
     """What pools have to do, and what they get done."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def capacity(self) -> Capacity:
         async with self._db.read() as conn:

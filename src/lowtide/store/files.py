@@ -8,14 +8,15 @@ given holds for all transactions together.
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
+from msgspec.structs import asdict
 from sqlalchemy import insert, select, update
 
 from lowtide.core.files.file import File
 from lowtide.core.files.storage_quota import StorageQuota
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.ports.files import Order
-from lowtide.store.connection.database import Database, transactional
-from lowtide.store.schema.rows import file_of, file_values
+from lowtide.store.connection.database import Transactional
+from lowtide.store.schema.rows import struct_of, struct_or_none, structs_of
 from lowtide.store.schema.tables import files
 from lowtide.store.statements.garbage import hide_files, lock_garbage
 from lowtide.store.statements.idempotency import take_key
@@ -26,12 +27,8 @@ from lowtide.store.statements.storage_use import check_quota
 _VISIBLE = files.c.deleted_at.is_(None)
 
 
-@transactional
-class SqlFiles:
+class SqlFiles(Transactional):
     """Rows of files."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def add(
         self, file: File, quota: StorageQuota | None = None, key: RequestKey | None = None
@@ -43,7 +40,7 @@ class SqlFiles:
                 if earlier is not None:
                     return earlier
             await check_quota(conn, file.project_id, quota, bytes=file.bytes, unfinished=unfinished)
-            await conn.execute(insert(files), file_values(file))
+            await conn.execute(insert(files), asdict(file))
         return None
 
     async def get(self, project_id: str, file_id: str) -> File | None:
@@ -56,14 +53,14 @@ class SqlFiles:
         async with self._db.read() as conn:
             for some in in_steps(file_ids):
                 rows = await conn.execute(mine.where(files.c.id.in_(some)))
-                found |= {row.id: file_of(row) for row in rows}
+                found |= {row.id: struct_of(File, row) for row in rows}
         return found
 
     async def by_id(self, file_id: str) -> File | None:
         async with self._db.read() as conn:
             result = await conn.execute(select(files).where(files.c.id == file_id, _VISIBLE))
             row = result.one_or_none()
-        return None if row is None else file_of(row)
+        return struct_or_none(File, row)
 
     async def page(
         self,
@@ -81,7 +78,7 @@ class SqlFiles:
             rows = await page(
                 conn, files, where, project_id=project_id, after=after, limit=limit, order=order
             )
-        return [file_of(row) for row in rows]
+        return structs_of(File, rows)
 
     async def names(self, project_id: str, file_ids: Sequence[str]) -> Mapping[str, str]:
         mine = (files.c.project_id == project_id) & files.c.id.in_(set(file_ids)) & _VISIBLE

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec.structs import asdict
 from sqlalchemy import insert, select
 
 from lowtide.core.accounts.batch_quota import NO_QUOTA, BatchQuota
@@ -17,8 +18,8 @@ from lowtide.core.files.file import File
 from lowtide.ports.flex import FlexStatus
 from lowtide.ports.work import TaskLease
 from lowtide.store.batches import check_batch_quota, insert_batch
-from lowtide.store.connection.database import Database, transactional
-from lowtide.store.schema.rows import batch_of, file_values
+from lowtide.store.connection.database import Transactional
+from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import AWAITED, LEASED, batches, chunks, files
 from lowtide.store.statements.many_keys import in_steps
 
@@ -26,12 +27,8 @@ _FIRST_TOKEN = 1
 _STANDING: Final = select(batches.c.id, batches.c.status, batches.c.holds, batches.c.results_seq)
 
 
-@transactional
-class SqlFlex:
+class SqlFlex(Transactional):
     """Batches of single calls."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def add(
         self,
@@ -50,7 +47,7 @@ class SqlFlex:
         }
         async with self._db.write() as conn:
             await check_batch_quota(conn, batch, quota)
-            await conn.execute(insert(files), file_values(file))
+            await conn.execute(insert(files), asdict(file))
             await insert_batch(conn, batch, digest, file.blob_key, **leased)
         return TaskLease(batch=batch, token=_FIRST_TOKEN, input_key=file.blob_key)
 

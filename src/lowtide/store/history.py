@@ -29,7 +29,7 @@ from lowtide.core.history.batch_history import BatchHistory, BatchTotals, advanc
 from lowtide.core.history.batch_parts import BatchPart
 from lowtide.core.history.measured_pace import PaceRecord
 from lowtide.core.history.replica_history import ReplicaRow
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import insert_or_replace, lock_name
 from lowtide.store.schema.history_tables import batch_history, batch_notes, replica_history
 from lowtide.store.schema.tables import batches, chunks, slices
@@ -39,12 +39,8 @@ _LOCK = "history"
 _TOTALS = tuple(batches.c[field] for field in BatchTotals.__struct_fields__)
 
 
-@transactional
-class SqlHistory:
+class SqlHistory(Transactional):
     """Rates and notes of batches, and what replicas did."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def advance(self, batch_ids: Collection[str], now: datetime) -> int:
         if not batch_ids:

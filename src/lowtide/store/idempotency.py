@@ -3,16 +3,12 @@
 from datetime import datetime
 
 from lowtide.core.idempotency.request_key import RequestKey
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.statements.idempotency import has_made, made_by
 
 
-@transactional
-class SqlIdempotency:
+class SqlIdempotency(Transactional):
     """Keys of organizations."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def made_by(self, key: RequestKey, now: datetime) -> str | None:
         async with self._db.read() as conn:

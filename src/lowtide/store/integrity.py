@@ -19,7 +19,7 @@ from lowtide.core.batches.plan import RECORD_BYTES
 from lowtide.core.batches.segment import INDEX_RECORD_BYTES
 from lowtide.core.integrity.consistency import BlobRole, ChunkRow, Reference
 from lowtide.ports.integrity import BatchContents, RevertedResults
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of, entry_of, entry_values
 from lowtide.store.schema.tables import batches, chunks, files, ledger, slices
@@ -41,12 +41,8 @@ _COMPLETE: Final = (files.c.status == "uploaded") & files.c.deleted_at.is_(None)
 _CHUNK: Final = tuple(chunks.c[field] for field in ChunkRow.__struct_fields__)
 
 
-@transactional
-class SqlIntegrity:
+class SqlIntegrity(Transactional):
     """What `lowtide doctor` asks and tells the store."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def references(self, need: BlobRole, *, after: str, limit: int) -> list[Reference]:
         statement = _needed(need).where(_KEY[need] > after).order_by(_KEY[need]).limit(limit)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.accounts.ledger import Cost, LedgerEntry, UsageRow
 from lowtide.core.accounts.money import PICO_PER_DOLLAR
 from lowtide.ports.accounts import GroupBy
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.schema.rows import USAGE_FIELDS, entry_of, prices_of_row, usage_of_row, values_of
 from lowtide.store.schema.tables import batches, ledger, organizations, spend
 from lowtide.store.statements.spending import month_of, resume_below_cap
@@ -44,12 +44,8 @@ _SUMS: Final = (
 )
 
 
-@transactional
-class SqlLedger:
+class SqlLedger(Transactional):
     """Sums over the ledger."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def cost(self, batch_ids: Sequence[str]) -> Mapping[str, Cost]:
         async with self._db.read() as conn:

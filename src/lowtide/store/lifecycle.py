@@ -22,7 +22,7 @@ from lowtide.core.scheduling.task_turns import TaskTurns, Waiting
 from lowtide.ports.retries import BatchEnd
 from lowtide.ports.store import OutputInfo
 from lowtide.ports.work import TaskLease
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Database, Transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks
@@ -41,12 +41,11 @@ from lowtide.store.statements.transitions import drop_unleased, lock_batches, ta
 _NOT_LEASED = batches.c.task_expires_at.is_(None)
 
 
-@transactional
-class SqlLifecycle:
+class SqlLifecycle(Transactional):
     """Validation, assembly, expiry: what moves a batch between its states."""
 
     def __init__(self, database: Database) -> None:
-        self._db = database
+        super().__init__(database)
         self._validations = TaskTurns()
         self._assemblies = TaskTurns()
 

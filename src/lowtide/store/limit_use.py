@@ -5,17 +5,13 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.schema.tables import LEASED, batches, chunks
 from lowtide.store.statements.enqueued import enqueued_tokens
 
 
-@transactional
-class SqlLimitUse:
+class SqlLimitUse(Transactional):
     """Counts over the unfinished work of one organization."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def enqueued_tokens(self, organization_id: str) -> Mapping[str, int]:
         async with self._db.read() as conn:

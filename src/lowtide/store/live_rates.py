@@ -19,7 +19,7 @@ from lowtide.limits import (
     LIVE_SHARE_GONE_S,
     STORE_KEYS_PER_STATEMENT,
 )
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import insert_or_replace, lock_name
 from lowtide.store.schema.rate_tables import live_pools, live_processes
 
@@ -28,12 +28,8 @@ _GONE: Final = timedelta(seconds=LIVE_SHARE_GONE_S)
 _KEPT: Final = timedelta(seconds=LIVE_POOL_KEEP_S)
 
 
-@transactional
-class SqlLiveRates:
+class SqlLiveRates(Transactional):
     """Rate pools of live calls."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def exchange(
         self, process_id: str, reports: Sequence[PoolReport], *, since: datetime, now: datetime

@@ -17,9 +17,9 @@ from lowtide.core.webhooks.schedule import Attempt, after_attempt, reason_to_dis
 from lowtide.core.webhooks.turns import DueDeliveries, places_of
 from lowtide.ports.store import UnknownCursor
 from lowtide.ports.webhooks import ClaimedDelivery, Recorded
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import lock_name
-from lowtide.store.schema.rows import struct_of, values_of
+from lowtide.store.schema.rows import struct_of, structs_of, values_of
 from lowtide.store.schema.webhook_tables import (
     PENDING_DELIVERY,
     webhook_deliveries,
@@ -33,12 +33,8 @@ _NOT_LEASED: dict[str, Any] = {"worker_id": None, "lease_expires_at": None}
 _ANEW = {"state": "pending", "attempts": 0, "error": None} | _NOT_LEASED
 
 
-@transactional
-class SqlOutbox:
+class SqlOutbox(Transactional):
     """Deliveries."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def page(
         self,
@@ -61,7 +57,7 @@ class SqlOutbox:
                 if (row := result.one_or_none()) is None:
                     raise UnknownCursor(after)
                 query = query.where(_before(row))
-            return [_delivery_of(row) for row in await conn.execute(query)]
+            return structs_of(Delivery, await conn.execute(query))
 
     async def replay(
         self, project_id: str, endpoint_id: str, event_id: str | None, now: datetime, *, most: int
@@ -128,7 +124,7 @@ class SqlOutbox:
             row = (await conn.execute(select(webhook_deliveries).where(key))).one_or_none()
         if row is None or not done.rowcount:
             return None
-        return Recorded(_delivery_of(row), reason)
+        return Recorded(struct_of(Delivery, row), reason)
 
     async def release(self, worker_id: str) -> int:
         async with self._db.write() as conn:
@@ -153,10 +149,6 @@ class SqlOutbox:
             if gone:
                 await conn.execute(delete(table).where(ids.in_(gone)))
         return len(gone)
-
-
-def _delivery_of(row: Row[Any]) -> Delivery:
-    return struct_of(Delivery, row)
 
 
 def _key(event_id: str, endpoint_id: str) -> ColumnElement[bool]:

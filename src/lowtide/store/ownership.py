@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.replicas.replica_assignment import Fleet, Member, Owner
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.fleet_tables import replicas, workers
@@ -21,12 +21,8 @@ from lowtide.store.statements.leases import take_back, worker_leases
 _LOCK = "ownership"
 
 
-@transactional
-class SqlOwnership:
+class SqlOwnership(Transactional):
     """Who owns which replica."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def heartbeat(self, member: Member, now: datetime) -> Fleet:
         async with self._db.write() as conn:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide.core.batches.result_index import SUFFIX
 from lowtide.core.execution.records import StoredSlice
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.schema.tables import batches, files, garbage, slices
 from lowtide.store.schema.upload_tables import upload_parts
 from lowtide.store.statements.garbage import (
@@ -37,12 +37,8 @@ KEEPS_BLOB = (
 """Every column that names a blob."""
 
 
-@transactional
-class SqlResults:
+class SqlResults(Transactional):
     """Committed slices, for readers and the assembler; and what may be swept."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def slices(
         self, batch_id: str, *, after_seq: int = -1, limit: int = 1000

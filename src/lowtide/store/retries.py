@@ -16,25 +16,21 @@ from lowtide.core.batches.failures import FailureGroup
 from lowtide.core.batches.line import UNEXECUTED_MESSAGES
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.ports.retries import LineSetKind, RetryConflict
-from lowtide.store.batches import check_batch_quota, insert_batch
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.batches import check_batch_quota, insert_batch, lock_input
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.retry_tables import failure_groups, line_sets
 from lowtide.store.schema.rows import batch_of
-from lowtide.store.schema.tables import batches, files
+from lowtide.store.schema.tables import batches
 from lowtide.store.statements.failures import failures_of
 from lowtide.store.statements.idempotency import one_batch, take_key
 from lowtide.store.statements.many_keys import in_steps
 from lowtide.store.statements.webhook_events import name_same_webhook
 
 
-@transactional
-class SqlRetries:
+class SqlRetries(Transactional):
     """Trees of retries."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def tree(self, project_id: str, root_id: str) -> list[Batch]:
         async with self._db.read() as conn:
@@ -68,13 +64,7 @@ class SqlRetries:
             if unfinished is not None or len(tree) != seen:
                 raise RetryConflict(unfinished)
             await check_batch_quota(conn, batch, quota)
-            # Locked: who deletes the file meanwhile waits, and then sees that this batch reads it.
-            input_key = await conn.scalar(
-                select(files.c.blob_key)
-                .where(files.c.id == batch.input_file_id)
-                .with_for_update(read=True)
-            )
-            await insert_batch(conn, batch, batch.id, input_key or "")
+            await insert_batch(conn, batch, batch.id, await lock_input(conn, batch.input_file_id))
             if batch.retry_of is not None:
                 await name_same_webhook(conn, batch.id, batch.retry_of)
             if covered is not None:

@@ -8,35 +8,9 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from lowtide.ports.accounts import LedgerStore, TenantStore
-from lowtide.ports.calibration import CalibrationStore
-from lowtide.ports.capacity import CapacityStore
 from lowtide.ports.clock import Clock
-from lowtide.ports.files import FileStore
-from lowtide.ports.flex import FlexStore
-from lowtide.ports.history import HistoryStore
-from lowtide.ports.idempotency import IdempotencyStore
-from lowtide.ports.integrity import IntegrityStore
-from lowtide.ports.limit_use import LimitUseStore
-from lowtide.ports.live_rates import LiveRateStore
-from lowtide.ports.ownership import OwnershipStore
-from lowtide.ports.retries import RetryStore
-from lowtide.ports.steering import SteeringStore
-from lowtide.ports.store import (
-    BatchStore,
-    LifecycleStore,
-    ResultStore,
-    StoreError,
-    StoreReadOnly,
-    StoreUnavailable,
-)
-from lowtide.ports.token_queue import TokenQueueStore
+from lowtide.ports.store import Store, StoreError, StoreReadOnly, StoreUnavailable
 from lowtide.ports.turns import Turns
-from lowtide.ports.uploads import UploadStore
-from lowtide.ports.wakeups import Wakeups
-from lowtide.ports.webhooks import OutboxStore, WebhookStore
-from lowtide.ports.work import WorkStore
-from lowtide.ports.worker_reports import WorkerReportStore
 from lowtide.store.batches import SqlBatches
 from lowtide.store.calibrations import SqlCalibrations
 from lowtide.store.capacity import SqlCapacity
@@ -68,7 +42,7 @@ from lowtide.store.work import SqlWork
 from lowtide.store.worker_reports import SqlWorkerReports
 
 
-class SqlStore:
+class SqlStore(Store):
     """All of the state. `url` is `postgresql://...` as libpq has it, or SQLAlchemy's for SQLite."""
 
     def __init__(self, url: str, writing: Turns | None = None) -> None:
@@ -76,132 +50,36 @@ class SqlStore:
         not installed.
         """
         self._db = Database(url, writing)
-        self._files = SqlFiles(self._db)
-        self._batches = SqlBatches(self._db)
-        self._lifecycle = SqlLifecycle(self._db)
-        self._work = SqlWork(self._db)
-        self._results = SqlResults(self._db)
-        self._retries = SqlRetries(self._db)
-        self._steering = SqlSteering(self._db)
-        self._tenants = SqlTenants(self._db)
-        self._token_queue = SqlTokenQueue(self._db)
-        self._ledger = SqlLedger(self._db)
-        self._calibrations = SqlCalibrations(self._db)
-        self._capacity = SqlCapacity(self._db)
-        self._ownership = SqlOwnership(self._db)
-        self._care = SqlIntegrity(self._db)
-        self._uploads = SqlUploads(self._db)
-        self._flex = SqlFlex(self._db)
-        self._wakeups = SqlWakeups(self._db)
-        self._worker_reports = SqlWorkerReports(self._db)
-        self._webhooks = SqlWebhooks(self._db)
-        self._outbox = SqlOutbox(self._db)
-        self._idempotency = SqlIdempotency(self._db)
-        self._limit_use = SqlLimitUse(self._db)
-        self._history = SqlHistory(self._db)
-        self._live_rates = SqlLiveRates(self._db)
+        self.files = SqlFiles(self._db)
+        self.batches = SqlBatches(self._db)
+        self.lifecycle = SqlLifecycle(self._db)
+        self.work = SqlWork(self._db)
+        self.results = SqlResults(self._db)
+        self.retries = SqlRetries(self._db)
+        self.steering = SqlSteering(self._db)
+        self.tenants = SqlTenants(self._db)
+        self.token_queue = SqlTokenQueue(self._db)
+        self.ledger = SqlLedger(self._db)
+        self.calibrations = SqlCalibrations(self._db)
+        self.capacity = SqlCapacity(self._db)
+        self.ownership = SqlOwnership(self._db)
+        self.care = SqlIntegrity(self._db)
+        self.uploads = SqlUploads(self._db)
+        self.flex = SqlFlex(self._db)
+        self.wakeups = SqlWakeups(self._db)
+        self.worker_reports = SqlWorkerReports(self._db)
+        self.webhooks = SqlWebhooks(self._db)
+        self.outbox = SqlOutbox(self._db)
+        self.idempotency = SqlIdempotency(self._db)
+        self.limit_use = SqlLimitUse(self._db)
+        self.history = SqlHistory(self._db)
+        self.live_rates = SqlLiveRates(self._db)
 
     @classmethod
     def sqlite(cls, path: Path, writing: Turns | None = None) -> "SqlStore":
         """The store in one SQLite file; `open` makes it, and its folder, when it is not there."""
         url = URL.create("sqlite+aiosqlite", database=str(path.absolute()))
         return cls(url.render_as_string(hide_password=False), writing)
-
-    @property
-    def files(self) -> FileStore:
-        return self._files
-
-    @property
-    def batches(self) -> BatchStore:
-        return self._batches
-
-    @property
-    def lifecycle(self) -> LifecycleStore:
-        return self._lifecycle
-
-    @property
-    def work(self) -> WorkStore:
-        return self._work
-
-    @property
-    def results(self) -> ResultStore:
-        return self._results
-
-    @property
-    def retries(self) -> RetryStore:
-        return self._retries
-
-    @property
-    def steering(self) -> SteeringStore:
-        return self._steering
-
-    @property
-    def token_queue(self) -> TokenQueueStore:
-        return self._token_queue
-
-    @property
-    def tenants(self) -> TenantStore:
-        return self._tenants
-
-    @property
-    def ledger(self) -> LedgerStore:
-        return self._ledger
-
-    @property
-    def calibrations(self) -> CalibrationStore:
-        return self._calibrations
-
-    @property
-    def ownership(self) -> OwnershipStore:
-        return self._ownership
-
-    @property
-    def care(self) -> IntegrityStore:
-        return self._care
-
-    @property
-    def uploads(self) -> UploadStore:
-        return self._uploads
-
-    @property
-    def flex(self) -> FlexStore:
-        return self._flex
-
-    @property
-    def capacity(self) -> CapacityStore:
-        return self._capacity
-
-    @property
-    def wakeups(self) -> Wakeups:
-        return self._wakeups
-
-    @property
-    def worker_reports(self) -> WorkerReportStore:
-        return self._worker_reports
-
-    @property
-    def webhooks(self) -> WebhookStore:
-        return self._webhooks
-
-    @property
-    def outbox(self) -> OutboxStore:
-        return self._outbox
-
-    @property
-    def limit_use(self) -> LimitUseStore:
-        return self._limit_use
-
-    @property
-    def idempotency(self) -> IdempotencyStore:
-        return self._idempotency
-
-    @property
-    def history(self) -> HistoryStore:
-        return self._history
-
-    @property
-    def live_rates(self) -> LiveRateStore:
-        return self._live_rates
 
     async def open(self) -> None:
         """Connects and brings the schema to head. Raises StoreError with what to do."""

@@ -14,7 +14,7 @@ from lowtide.core.batches.batch import STEERABLE, Batch, Hold, InFlight
 from lowtide.core.batches.completion_window import window_words
 from lowtide.core.history.batch_events import USER
 from lowtide.ports.steering import BatchChange
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import LEASED, PAUSED, WAITING, batches, chunks
 from lowtide.store.statements.batch_notes import note
@@ -24,12 +24,8 @@ from lowtide.store.statements.holds import add_hold, lift_hold
 from lowtide.store.statements.spending import lock_organizations
 
 
-@transactional
-class SqlSteering:
+class SqlSteering(Transactional):
     """Holds and changes of batches."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def hold(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import asdict
 from sqlalchemy import Row, Select, Table, bindparam, func, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,8 +22,8 @@ from lowtide.core.accounts.tenancy import (
 )
 from lowtide.core.files.storage_quota import StorageUse
 from lowtide.store.batches import batches_created_since, unfinished_batches
-from lowtide.store.connection.database import Database, transactional
-from lowtide.store.schema.rows import key_of, organization_of, organization_values, project_of
+from lowtide.store.connection.database import Transactional
+from lowtide.store.schema.rows import organization_values, struct_of, struct_or_none, structs_of
 from lowtide.store.schema.tables import api_keys, organizations, projects
 from lowtide.store.statements.spending import resume_below_cap
 from lowtide.store.statements.storage_use import storage_use
@@ -35,23 +36,20 @@ _TOUCH = (
 )
 
 
-@transactional
-class SqlTenants:
+class SqlTenants(Transactional):
     """Organizations, projects and keys."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def add_organization(self, organization: Organization) -> None:
         async with self._db.write() as conn:
             await conn.execute(insert(organizations), organization_values(organization))
 
     async def organizations(self) -> list[Organization]:
-        return [organization_of(row) for row in await self._all(_oldest_first(organizations))]
+        return [
+            struct_of(Organization, row) for row in await self._all(_oldest_first(organizations))
+        ]
 
     async def organization(self, organization_id: str) -> Organization | None:
-        row = await self._one(_by_id(organizations, organization_id))
-        return None if row is None else organization_of(row)
+        return struct_or_none(Organization, await self._one(_by_id(organizations, organization_id)))
 
     async def change_organization(
         self,
@@ -74,28 +72,25 @@ class SqlTenants:
         return changed.rowcount == 1
 
     async def add_project(self, project: Project) -> bool:
-        values = {field: getattr(project, field) for field in Project.__struct_fields__}
-        return await self._add(projects, values, organizations, project.organization_id)
+        return await self._add(projects, asdict(project), organizations, project.organization_id)
 
     async def projects(self, organization_id: str | None = None) -> list[Project]:
         statement = _oldest_first(projects)
         if organization_id is not None:
             statement = statement.where(projects.c.organization_id == organization_id)
-        return [project_of(row) for row in await self._all(statement)]
+        return structs_of(Project, await self._all(statement))
 
     async def project(self, project_id: str) -> Project | None:
-        row = await self._one(_by_id(projects, project_id))
-        return None if row is None else project_of(row)
+        return struct_or_none(Project, await self._one(_by_id(projects, project_id)))
 
     async def add_key(self, key: ApiKey) -> bool:
-        values = {field: getattr(key, field) for field in ApiKey.__struct_fields__}
-        return await self._add(api_keys, values, projects, key.project_id)
+        return await self._add(api_keys, asdict(key), projects, key.project_id)
 
     async def keys(self, project_id: str | None = None) -> list[ApiKey]:
         newest = select(api_keys).order_by(api_keys.c.created_at.desc(), api_keys.c.id.desc())
         if project_id is not None:
             newest = newest.where(api_keys.c.project_id == project_id)
-        return [key_of(row) for row in await self._all(newest)]
+        return structs_of(ApiKey, await self._all(newest))
 
     async def key_owner(self, key_id: str) -> KeyOwner | None:
         async with self._db.read() as conn:
@@ -104,7 +99,9 @@ class SqlTenants:
                 return None
             project = (await conn.execute(_by_id(projects, key.project_id))).one()
             owner = (await conn.execute(_by_id(organizations, project.organization_id))).one()
-        return KeyOwner(key_of(key), project_of(project), organization_of(owner))
+        return KeyOwner(
+            struct_of(ApiKey, key), struct_of(Project, project), struct_of(Organization, owner)
+        )
 
     async def revoke_key(self, key_id: str, now: datetime) -> bool:
         first = func.coalesce(api_keys.c.revoked_at, literal(now, api_keys.c.revoked_at.type))

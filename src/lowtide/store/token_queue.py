@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from lowtide.core.accounts.token_queue import TokenDecision, decide
 from lowtide.ports.token_queue import TokenQueue
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.notify import announce
 from lowtide.store.schema.tables import batches
 from lowtide.store.statements.enqueued import enqueued_tokens
@@ -16,12 +16,8 @@ from lowtide.store.statements.token_queue import IS_QUEUED, begin, queue_of, sen
 from lowtide.store.statements.transitions import lock_batches
 
 
-@transactional
-class SqlTokenQueue:
+class SqlTokenQueue(Transactional):
     """Queues of organizations."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def owners(self) -> Mapping[str, str]:
         waiting = (

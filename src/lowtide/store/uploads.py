@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec.structs import asdict
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,8 +19,8 @@ from lowtide.core.files.upload import Upload, UploadEvent, UploadPart, step
 from lowtide.core.idempotency.request_key import RequestKey
 from lowtide.limits import UPLOAD_PARTS_MAX
 from lowtide.ports.uploads import PartAnswer
-from lowtide.store.connection.database import Database, transactional
-from lowtide.store.schema.rows import file_values, struct_of
+from lowtide.store.connection.database import Transactional
+from lowtide.store.schema.rows import struct_of, struct_or_none, structs_of
 from lowtide.store.schema.tables import files
 from lowtide.store.schema.upload_tables import upload_parts, uploads
 from lowtide.store.statements.garbage import discard_parts, lock_garbage
@@ -29,17 +30,13 @@ from lowtide.store.statements.storage_use import check_quota
 _PENDING = uploads.c.ended_at.is_(None)
 
 
-@transactional
-class SqlUploads:
+class SqlUploads(Transactional):
     """Rows of uploads and of their parts."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def add(
         self, upload: Upload, quota: StorageQuota | None = None, key: RequestKey | None = None
     ) -> str | None:
-        values = {field: getattr(upload, field) for field in Upload.__struct_fields__}
+        values = asdict(upload)
         async with self._db.write() as conn:
             if key is not None:
                 earlier = await take_key(conn, key, upload.id, upload.created_at)
@@ -58,7 +55,7 @@ class SqlUploads:
             row = (
                 await conn.execute(select(uploads).where(uploads.c.id == upload_id))
             ).one_or_none()
-        return None if row is None else _upload_of(row)
+        return struct_or_none(Upload, row)
 
     async def add_part(
         self, part: UploadPart, now: datetime, quota: StorageQuota | None = None
@@ -66,7 +63,7 @@ class SqlUploads:
         async with self._db.write() as conn:
             await lock_garbage(conn)
             row = await _locked(conn, part.upload_id)
-            upload = None if row is None else _upload_of(row)
+            upload = struct_or_none(Upload, row)
             if upload is None or not _takes_parts(upload, now):
                 return "closed"
             of_upload = upload_parts.c.upload_id == part.upload_id
@@ -82,7 +79,7 @@ class SqlUploads:
             await check_quota(conn, upload.project_id, quota, bytes=beyond)
             if part.number is not None:
                 await discard_parts(conn, replaced, now)
-            values = {field: getattr(part, field) for field in UploadPart.__struct_fields__}
+            values = asdict(part)
             await conn.execute(insert(upload_parts), values)
         return "kept"
 
@@ -92,7 +89,7 @@ class SqlUploads:
             rows = await conn.execute(
                 of_upload.order_by(upload_parts.c.created_at, upload_parts.c.id)
             )
-            return [struct_of(UploadPart, row) for row in rows]
+            return structs_of(UploadPart, rows)
 
     async def hold(self, upload_id: str, now: datetime, ttl_s: float) -> int | None:
         free = uploads.c.completion_expires_at.is_(None) | (uploads.c.completion_expires_at <= now)
@@ -141,7 +138,7 @@ class SqlUploads:
             row = await _locked(conn, upload_id)
             if row is None or row.token != token or row.ended_at is not None:
                 return False
-            await conn.execute(insert(files), file_values(file))
+            await conn.execute(insert(files), asdict(file))
             await _take(conn, [row], "complete", now, choice_digest=choice_digest)
         return True
 
@@ -155,7 +152,7 @@ class SqlUploads:
                 await _take(conn, [row], "cancel", now)
                 row = await _locked(conn, upload_id)
                 assert row is not None, "it is ours"
-            return _upload_of(row)
+            return struct_of(Upload, row)
 
 
 async def sweep_uploads(
@@ -200,7 +197,3 @@ async def _take(
 
 def _takes_parts(upload: Upload, now: datetime) -> bool:
     return upload.status == "pending" and now < upload.expires_at and not upload.is_completing(now)
-
-
-def _upload_of(row: Row[Any]) -> Upload:
-    return struct_of(Upload, row)

@@ -6,15 +6,16 @@ Invariant: an endpoint that is disabled has no pending delivery, and one that is
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec.structs import asdict
 from sqlalchemy import Row, Select, Update, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lowtide import limits
 from lowtide.core.webhooks.endpoint import WebhookEndpoint
 from lowtide.ports.webhooks import EndpointChange, TooManyEndpoints
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import lock_name
-from lowtide.store.schema.rows import struct_of
+from lowtide.store.schema.rows import struct_of, struct_or_none, structs_of
 from lowtide.store.schema.webhook_tables import (
     PENDING_DELIVERY,
     webhook_deliveries,
@@ -23,20 +24,15 @@ from lowtide.store.schema.webhook_tables import (
 )
 from lowtide.store.statements.webhook_events import DISABLED
 
-_ENDPOINT = WebhookEndpoint.__struct_fields__
 BY_ITS_OWNER = "It was disabled by its owner."
 
 
-@transactional
-class SqlWebhooks:
+class SqlWebhooks(Transactional):
     """Endpoints of projects."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def add(self, endpoint: WebhookEndpoint, secret: str, *, most: int) -> None:
         of_project = webhook_endpoints.c.project_id == endpoint.project_id
-        values = {field: getattr(endpoint, field) for field in _ENDPOINT}
+        values = asdict(endpoint)
         async with self._db.write() as conn:
             await lock_name(conn, f"webhooks {endpoint.project_id}")
             if (await conn.scalar(select(func.count()).where(of_project)) or 0) >= most:
@@ -47,13 +43,13 @@ class SqlWebhooks:
     async def get(self, project_id: str, endpoint_id: str) -> WebhookEndpoint | None:
         async with self._db.read() as conn:
             row = (await conn.execute(_own(project_id, endpoint_id))).one_or_none()
-        return None if row is None else endpoint_of(row)
+        return struct_or_none(WebhookEndpoint, row)
 
     async def all_of(self, project_id: str) -> list[WebhookEndpoint]:
         newest_first = (webhook_endpoints.c.created_at.desc(), webhook_endpoints.c.id.desc())
         query = select(webhook_endpoints).where(webhook_endpoints.c.project_id == project_id)
         async with self._db.read() as conn:
-            return [endpoint_of(row) for row in await conn.execute(query.order_by(*newest_first))]
+            return structs_of(WebhookEndpoint, await conn.execute(query.order_by(*newest_first)))
 
     async def change(
         self, project_id: str, endpoint_id: str, change: EndpointChange, now: datetime
@@ -71,7 +67,7 @@ class SqlWebhooks:
             if change.enabled is False:
                 await conn.execute(fail_pending(endpoint_id))
             row = (await conn.execute(own)).one()
-        return endpoint_of(row)
+        return struct_of(WebhookEndpoint, row)
 
     async def delete(self, project_id: str, endpoint_id: str) -> bool:
         async with self._db.write() as conn:
@@ -119,10 +115,6 @@ class SqlWebhooks:
     async def secrets(self, owner_id: str, now: datetime) -> tuple[str, ...]:
         async with self._db.read() as conn:
             return await valid_secrets(conn, owner_id, now)
-
-
-def endpoint_of(row: Row[Any]) -> WebhookEndpoint:
-    return struct_of(WebhookEndpoint, row)
 
 
 async def valid_secrets(conn: AsyncConnection, owner_id: str, now: datetime) -> tuple[str, ...]:

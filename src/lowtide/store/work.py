@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.execution.records import CommitReceipt, GroupCommit
 from lowtide.limits import CLAIM_CHUNKS_MAX
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.schema.tables import (
     batch_models,
     batches,
@@ -40,12 +40,8 @@ _WITH_WEIGHT = (
 )
 
 
-@transactional
-class SqlWork:
+class SqlWork(Transactional):
     """Chunks and commits, for workers."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def claim_chunks(
         self,

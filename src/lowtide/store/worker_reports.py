@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Column, Table, delete, insert, select, update
 
 from lowtide.core.reporting.worker_report import WorkerReport
-from lowtide.store.connection.database import Database, transactional
+from lowtide.store.connection.database import Transactional
 from lowtide.store.connection.dialect import lock_name
 from lowtide.store.schema.columns import WORD, Instant, Json
 from lowtide.store.schema.tables import metadata
@@ -23,12 +23,8 @@ worker_reports: Final = Table(
 )
 
 
-@transactional
-class SqlWorkerReports:
+class SqlWorkerReports(Transactional):
     """What workers say of themselves."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     async def write(self, report: WorkerReport, *, forget_before: datetime) -> None:
         values = {"seen_at": report.seen_at, "report": report}

@@ -161,6 +161,16 @@ def transactional(kind: Class) -> Class:
     return kind
 
 
+class Transactional:
+    """What a port asks of one database; `transactional`, like all classes made of this one."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def __init_subclass__(cls) -> None:
+        transactional(cls)
+
+
 def _repeating(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     async def repeating(*args: P.args, **kwargs: P.kwargs) -> T:
         was_cut = False

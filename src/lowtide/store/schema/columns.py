@@ -1,14 +1,15 @@
-"""Column types: how words, instants and small structures lie in the database.
+"""Columns and their types: how words, instants and small structures lie in the database.
 
-Used by tables.py alone. Invariant: an instant comes back as it went in, aware UTC and exact to the
-microsecond, whichever database keeps it; both databases sort and compare it as a plain integer.
+Used by the modules of tables alone. Invariant: an instant comes back as it went in, aware UTC and
+exact to the microsecond, whichever database keeps it; both databases sort and compare it as a plain
+integer.
 """
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import BigInteger, Dialect, String, Text
+from sqlalchemy import BigInteger, Column, ColumnElement, Dialect, String, Text
 from sqlalchemy.types import TypeDecorator
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,3 +70,20 @@ class Words(TypeDecorator[tuple[str, ...]]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:  # noqa: ARG002
         return tuple(value.split(",")) if value else ()
+
+
+def text(name: str, *, nullable: bool = False, **rest: Any) -> Column[str]:
+    return Column(name, WORD, nullable=nullable, **rest)
+
+
+def count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def at(name: str, *, nullable: bool = True, **rest: Any) -> Column[Any]:
+    return Column(name, Instant, nullable=nullable, **rest)
+
+
+def only(rows: ColumnElement[bool]) -> dict[str, Any]:
+    """The keywords of an index that has these rows alone."""
+    return {"sqlite_where": rows, "postgresql_where": rows}

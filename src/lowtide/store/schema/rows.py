@@ -4,18 +4,18 @@ Used by every class of the adapter. Columns carry the names of the records' fiel
 without a column, or a column of the wrong name, fails in the first test that touches it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import asdict
 from sqlalchemy import Row
 
 from lowtide.core.accounts.ledger import LedgerEntry
 from lowtide.core.accounts.money import UnitPrices
-from lowtide.core.accounts.tenancy import ApiKey, Organization, Project
+from lowtide.core.accounts.tenancy import Organization
 from lowtide.core.batches.batch import Batch, Counts
-from lowtide.core.files.file import File
 from lowtide.core.usage import Usage
 
 USAGE_FIELDS: Final = Usage.__struct_fields__
@@ -43,6 +43,14 @@ def struct_of(kind: type[_Struct], row: Row[Any]) -> _Struct:
     return kind(**{field: values[field] for field in kind.__struct_fields__})
 
 
+def structs_of(kind: type[_Struct], rows: Iterable[Row[Any]]) -> list[_Struct]:
+    return [struct_of(kind, row) for row in rows]
+
+
+def struct_or_none(kind: type[_Struct], row: Row[Any] | None) -> _Struct | None:
+    return None if row is None else struct_of(kind, row)
+
+
 def batch_of(row: Row[Any]) -> Batch:
     values = row._mapping  # by keys, as not every column of a batch has its field's name
     return Batch(
@@ -55,23 +63,11 @@ def batch_of(row: Row[Any]) -> Batch:
 def batch_values(batch: Batch) -> dict[str, Any]:
     values = {field: getattr(batch, field) for field in _BATCH}
     values |= {field: getattr(batch.counts, field) for field in _COUNTS}
-    return values | usage_values(batch.usage) | {"ended_at": batch.ended_at}
+    return values | asdict(batch.usage) | {"ended_at": batch.ended_at}
 
 
 def usage_of_row(values: Mapping[Any, Any]) -> Usage:
     return Usage(**{field: values[field] for field in USAGE_FIELDS})
-
-
-def usage_values(usage: Usage) -> dict[str, Any]:
-    return {field: getattr(usage, field) for field in USAGE_FIELDS}
-
-
-def file_of(row: Row[Any]) -> File:
-    return struct_of(File, row)
-
-
-def file_values(file: File) -> dict[str, Any]:
-    return {field: getattr(file, field) for field in File.__struct_fields__}
 
 
 def entry_of(row: Row[Any]) -> LedgerEntry:
@@ -89,7 +85,7 @@ def entry_values(entry: LedgerEntry) -> dict[str, Any]:
     values = {field: getattr(entry, field) for field in _ENTRY}
     values |= {f"live_{name}": getattr(entry.live_prices, name) for name in _PRICES}
     values |= {f"batch_{name}": getattr(entry.batch_prices, name) for name in _PRICES}
-    return values | usage_values(entry.usage) | {"discount": str(entry.discount)}
+    return values | asdict(entry.usage) | {"discount": str(entry.discount)}
 
 
 def prices_of_row(values: Mapping[Any, Any], kind: str) -> UnitPrices:
@@ -97,19 +93,7 @@ def prices_of_row(values: Mapping[Any, Any], kind: str) -> UnitPrices:
     return UnitPrices(**{name: values[f"{kind}_{name}"] for name in _PRICES})
 
 
-def organization_of(row: Row[Any]) -> Organization:
-    return struct_of(Organization, row)
-
-
 def organization_values(organization: Organization) -> dict[str, Any]:
-    values = {field: getattr(organization, field) for field in Organization.__struct_fields__}
     bounds = organization.limits
-    return values | {"requests_in_flight": bounds.requests_in_flight, "weight": bounds.weight}
-
-
-def project_of(row: Row[Any]) -> Project:
-    return struct_of(Project, row)
-
-
-def key_of(row: Row[Any]) -> ApiKey:
-    return struct_of(ApiKey, row)
+    copied = {"requests_in_flight": bounds.requests_in_flight, "weight": bounds.weight}
+    return asdict(organization) | copied

@@ -4,20 +4,16 @@ They belong to the schema of tables.py and share its rules. None of them is need
 batch is or owes: losing a row costs fairness or a forecast, never a result.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Column, Float, Integer, Table
 
-from lowtide.store.schema.columns import WORD, Instant
+from lowtide.store.schema.columns import WORD, at
 from lowtide.store.schema.tables import metadata
 
 
 def _number(name: str) -> Column[float]:
     return Column(name, Float, nullable=False)
-
-
-def _instant(name: str) -> Column[Any]:
-    return Column(name, Instant, nullable=False)
 
 
 virtual_times: Final = Table(
@@ -40,12 +36,12 @@ throughputs: Final = Table(
     "throughputs",
     metadata,
     Column("model", WORD, primary_key=True),
-    _instant("at"),
+    at("at", nullable=False),
     _number("work"),  # this and what follows: see core.scheduling.forecast.Throughput
     _number("seconds"),
     _number("requests"),
     _number("output_tokens"),
-    _instant("hour_at"),
+    at("hour_at", nullable=False),
     _number("hour_work"),
     _number("hour_seconds"),
 )

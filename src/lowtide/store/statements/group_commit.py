@@ -29,13 +29,7 @@ from lowtide.core.execution.records import (
 from lowtide.core.execution.settled_work import corrections, settled_work
 from lowtide.core.execution.settlement import settle
 from lowtide.store.connection.notify import announce
-from lowtide.store.schema.rows import (
-    USAGE_FIELDS,
-    batch_of,
-    entry_values,
-    file_values,
-    usage_values,
-)
+from lowtide.store.schema.rows import USAGE_FIELDS, batch_of, entry_values
 from lowtide.store.schema.tables import batch_models, batches, chunks, files, ledger, slices
 from lowtide.store.statements import fair_share
 from lowtide.store.statements.failures import count_failures
@@ -157,7 +151,7 @@ async def _write(conn: AsyncConnection, settlement: Settlement, group: GroupComm
     await _many(conn, _UPDATE_CHUNK, [_chunk_values(each) for each in settlement.chunks])
     await _many(conn, insert(slices), [asdict(each) for each in settlement.slices])
     await _many(conn, UPDATE_MODEL, [_model_values(*item) for item in settlement.models.items()])
-    await _many(conn, insert(files), [file_values(file) for file in settlement.files])
+    await _many(conn, insert(files), [asdict(file) for file in settlement.files])
     await _many(conn, insert(ledger), [entry_values(entry) for entry in settlement.ledger])
     await count_failures(conn, settlement.failures)
     going = [_batch_values(*item) for item in settlement.batches.items() if not item[1].ends]
@@ -186,12 +180,12 @@ def _model_values(key: tuple[str, str], settled: SettledModel) -> dict[str, Any]
         "more_settled_tokens": settled.settled_tokens,
         "more_completed": settled.completed,
         "more_failed": settled.failed,
-    } | {f"more_{field}": value for field, value in usage_values(settled.usage).items()}
+    } | {f"more_{field}": value for field, value in asdict(settled.usage).items()}
 
 
 def _batch_values(batch_id: str, after: SettledBatch) -> dict[str, Any]:
     values = {field: getattr(after, field) for field in _BATCH}
-    return {"of_batch": batch_id} | values | usage_values(after.usage)
+    return {"of_batch": batch_id} | values | asdict(after.usage)
 
 
 async def _many(conn: AsyncConnection, statement: Any, rows: list[dict[str, Any]]) -> None:

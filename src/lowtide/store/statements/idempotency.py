@@ -8,6 +8,7 @@ instant one creates, and the others wait for it and find what it made.
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Row, Select, delete, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,8 +31,7 @@ async def take_key(
         return earlier
     await conn.execute(delete(idempotency_keys).where(_is(key)))
     await _forget_some(conn, now)
-    values = {name: getattr(key, name) for name in key.__struct_fields__}
-    values |= {"made_id": made_id, "made_at": now}
+    values = asdict(key) | {"made_id": made_id, "made_at": now}
     await conn.execute(insert(idempotency_keys), values)
     return None
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import asdict
 from sqlalchemy import Row
 
 from lowtide.core.accounts.ledger import LedgerEntry
@@ -21,7 +22,7 @@ from lowtide.core.execution.charging import cost_of
 from lowtide.core.integrity.consistency import PLAN_LOST, without_bits
 from lowtide.core.usage import NO_USAGE, Usage
 from lowtide.ports.integrity import RevertedResults
-from lowtide.store.schema.rows import usage_of_row, usage_values
+from lowtide.store.schema.rows import usage_of_row
 from lowtide.store.statements.holds import SPEND_CAP, hold_values
 from lowtide.store.statements.transitions import event_values
 
@@ -128,7 +129,7 @@ def _sums(
     usage = usage_of_row(batch._mapping)
     for entry in undone:
         usage = usage + entry.usage
-    return usage_values(usage) | {
+    return asdict(usage) | {
         "completed": batch.completed - sum(row.completed for row in lost),
         "failed": batch.failed - sum(row.failed for row in lost),
         "cost": cost_of(undone, batch.cost),
@@ -218,7 +219,7 @@ def _model_values(
             "more_failed": failed,
             "more_settled_tokens": tokens,
         }
-        | {f"more_{field}": value for field, value in usage_values(usage[model]).items()}
+        | {f"more_{field}": value for field, value in asdict(usage[model]).items()}
         for model, (completed, failed, tokens) in counts.items()
     ]
 

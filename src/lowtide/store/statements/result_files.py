@@ -8,6 +8,7 @@ neither without a line.
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec.structs import asdict
 from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,7 +17,6 @@ from lowtide.core.execution.result_files import growing_errors, growing_output
 from lowtide.core.files.file import File
 from lowtide.limits import FILE_TTL_S
 from lowtide.ports.store import OutputInfo
-from lowtide.store.schema.rows import file_values
 from lowtide.store.schema.tables import files
 
 
@@ -55,7 +55,7 @@ async def _finish(
             await conn.execute(delete(files).where(this))
         return
     if not exists:
-        await conn.execute(insert(files), file_values(growing))
+        await conn.execute(insert(files), asdict(growing))
     await conn.execute(update(files).where(this).values(**_complete(batch, info, now)))
 
 

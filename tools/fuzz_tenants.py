@@ -6,6 +6,7 @@ takes down how all of it looks to its owner; before and after the run this must 
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,8 @@ import httpx
 
 MARKER: Final = "kept-by-the-other-tenant"
 WAITS_S: Final = 60.0
+MOVES: Final = {"progress", "eta", "reason", "waiting_reasons"}
+"""Fields of a batch that change by themselves while it waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,16 @@ async def sample(http: httpx.AsyncClient, paths: Sequence[str]) -> dict[str, str
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     return [
-        f"{path} of the other tenant was\n  {before[path][:600]}\nand is\n  {after[path][:600]}"
-        for path in before
-        if before[path] != after[path]
+        f"{path} of the other tenant was\n  {_around(was, now)}\nand is\n  {_around(now, was)}"
+        for path, was in before.items()
+        if (now := after[path]) != was
     ]
+
+
+def _around(text: str, other: str) -> str:
+    """The part of `text` in which it begins to differ from `other`."""
+    same = len(os.path.commonprefix([text, other]))
+    return text[max(0, same - 200) : same + 400]
 
 
 async def finish_upload(http: httpx.AsyncClient, known: Mapping[str, Sequence[str]]) -> str | None:
@@ -95,7 +104,7 @@ async def finish_upload(http: httpx.AsyncClient, known: Mapping[str, Sequence[st
 def _steady(answer: httpx.Response) -> str:
     if not answer.headers.get("content-type", "").startswith("application/json"):
         return answer.text
-    return json.dumps(_without(answer.json(), {"progress", "eta", "reason"}), sort_keys=True)
+    return json.dumps(_without(answer.json(), MOVES), sort_keys=True)
 
 
 def _without(value: Any, names: set[str]) -> Any:

@@ -21,6 +21,7 @@ from bench.live_traffic import tables
 from bench.live_traffic.experiments import (
     CLASS,
     LOADS,
+    LONG_ANSWERS,
     cells,
     class_cells,
     class_day_cells,
@@ -121,7 +122,7 @@ def _class_tables(runs: dict[str, list[Run]]) -> dict[str, list[str]]:
         loads = ("steady 10/s", "steady 25/s")
         parts["choice"] = tables.over_tolerance(runs["tolerance"], loads, CLASS)
     if "class-day" in runs:
-        parts["class-day"] = tables.with_class(runs["class-day"], LOADS, CLASS)
+        parts["class-day"] = tables.with_class(runs["class-day"], LOADS, CLASS, LONG_ANSWERS)
     if "class-steps" in runs:
         parts["class-steps"] = tables.with_steps(
             runs["class-steps"], ("steady 10/s", "steady 25/s")

@@ -46,20 +46,26 @@ def summary(runs: Sequence[Run], loads: Iterable[str], setups: Iterable[str]) ->
     return rows
 
 
-def with_class(runs: Sequence[Run], loads: Iterable[str], setup: str) -> list[str]:
-    """Batch beside live traffic in an engine with the scheduler class, against no batch at all."""
+def with_class(
+    runs: Sequence[Run], loads: Iterable[str], own: str, other: str | None = None
+) -> list[str]:
+    """Batch beside live traffic in an engine with the scheduler class, against no batch at all, and
+    in one that is set to the `other` tolerance.
+    """
     rows = _head("live load", "batch", *_LIVE, "of the bound", "preempted")
     alone = [run for run in runs if run["rule"] == "no batch"]
-    chosen = [run for run in runs if run["setup"] == setup]
+    chosen = [run for run in runs if run["setup"] in (own, other)]
     for load in loads:
         quiet = [run for run in alone if run["load"] == load]
-        kinds = _grouped([run for run in chosen if run["load"] == load], "kind")
+        kinds = _grouped([run for run in chosen if run["load"] == load], "kind", "setup")
         if quiet and kinds:
             rows.append(_row(load, "none", *_live(quiet, quiet), "0.00", "0"))
-        for kind, those in sorted(kinds.items(), reverse=True):
-            shares = _share(those, "of_bound")
+        own_first = sorted(kinds.items(), key=lambda item: item[0][1] != own)
+        for (kind, setup), those in sorted(own_first, key=lambda item: item[0][0], reverse=True):
+            name = kind if setup == own else f"{kind}, {setup}"
             preempted = f"{_median(those, 'preemptions'):.0f}"
-            rows.append(_row(load, kind, *_live(those, quiet), shares, preempted))
+            shares = _share(those, "of_bound")
+            rows.append(_row(load, name, *_live(those, quiet), shares, preempted))
     return rows
 
 

@@ -6,7 +6,6 @@ takes down how all of it looks to its owner; before and after the run this must 
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -90,7 +89,8 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
 
 def _around(text: str, other: str) -> str:
     """The part of `text` in which it begins to differ from `other`."""
-    same = len(os.path.commonprefix([text, other]))
+    pairs = enumerate(zip(text, other, strict=False))
+    same = next((place for place, (one, two) in pairs if one != two), 0)
     return text[max(0, same - 200) : same + 400]
 
 

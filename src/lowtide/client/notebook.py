@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from html import escape
 from importlib import import_module
-from types import TracebackType
 from typing import Any, Final, Self
 
 from lowtide.api.objects.batches import CountsObject
@@ -52,12 +51,7 @@ class NotebookBar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leaves what was drawn last below the cell."""
 
     def show(self, batch: BatchView, outage: str = "") -> None:

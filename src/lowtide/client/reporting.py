@@ -6,7 +6,6 @@ nothing is shown, and the sentences go to the logger `lowtide`.
 
 import logging
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Final, Self
 
 from rich.markup import escape
@@ -44,12 +43,7 @@ class Reporter:
             self._stack.enter_context(self._bar)
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
         self._bar = None
 

@@ -5,7 +5,6 @@ core/scheduling/reply_budget.py.
 """
 
 import asyncio
-from types import TracebackType
 from typing import Self
 
 from lowtide import limits
@@ -25,12 +24,7 @@ class ReplyMemory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._hold.end()
 
     def keep(self, size: int) -> None:

@@ -18,6 +18,7 @@ from msgspec import UnsetType
 from lowtide import limits
 from lowtide.cli.client.objects import JsonObject
 from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.cli.terminal.units import listed
 from lowtide.ports.accounts import GroupBy
 
 Bounds = Mapping[str, int | None]
@@ -109,9 +110,6 @@ def choose_named(noun: str, wanted: str, existing: Sequence[JsonObject]) -> str:
         raise CommandError(
             f"{len(named)} {noun}s are called {wanted!r}.", f"Give the id: {', '.join(named)}"
         )
-    shown = [f"{entry['id']} ({entry['name']})" for entry in existing[: limits.TENANTS_LISTED_MAX]]
-    more = len(existing) - len(shown)
-    listed = ", ".join(shown) + (f" and {more} more" if more else "")
-    raise CommandError(
-        f"There is no {noun} {wanted!r}.", f"There are: {listed}", code=f"{noun}_not_found"
-    )
+    shown = [f"{entry['id']} ({entry['name']})" for entry in existing]
+    known = f"There are: {listed(shown, limits.TENANTS_LISTED_MAX)}"
+    raise CommandError(f"There is no {noun} {wanted!r}.", known, code=f"{noun}_not_found")

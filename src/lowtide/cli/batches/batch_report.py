@@ -30,7 +30,6 @@ _UNDER_WAY: Final = {
 _REASONS_SHOWN: Final = 4
 _NUMBERS: Final = re.compile(r"\d+")
 _LABEL_COLUMNS: Final = 12
-_LINES_NAMED: Final = 5
 
 
 def status_markup(status: str) -> str:
@@ -244,10 +243,8 @@ def warning_markup(warning: LineErrorObject) -> str:
 def line_error_markup(error: LineErrorObject, lines: Sequence[int]) -> str:
     """`line 17: missing_required_parameter: Missing ... (body.model)`, or `lines 3, 5 and 40 more:`
     and the same."""
-    numbers = [str(line) for line in lines]
-    named, rest = numbers[:_LINES_NAMED], len(numbers) - _LINES_NAMED
-    text = ", ".join(named) + (f" and {rest:,} more" if rest > 0 else "")
-    place = f"[bold]line{'s' if len(numbers) > 1 else ''} {text}:[/] " if numbers else ""
+    text = units.listed([str(line) for line in lines])
+    place = f"[bold]line{'s' if len(lines) > 1 else ''} {text}:[/] " if lines else ""
     param = f" [dim]({escape(error.param)})[/]" if error.param else ""
     return f"{place}[red]{escape(error.code or 'error')}:[/] {escape(error.message)}{param}"
 

@@ -4,10 +4,12 @@ Invariant: nothing is changed; the database is read by connections that cannot w
 """
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import datetime
 
 from lowtide import limits
 from lowtide.cli.doctor.finding import Finding
+from lowtide.cli.terminal.units import listed
 from lowtide.config import Settings
 from lowtide.core.accounts.money import FREE, dollars_text
 from lowtide.core.accounts.tenancy import ApiKey, Organization
@@ -27,17 +29,16 @@ async def check_accounts(settings: Settings, now: datetime) -> list[Finding]:
     """
     if is_single_machine(settings) and not (settings.server.data_dir / "lowtide.db").exists():
         return [_keys_finding(settings, [], now)]
-    store = store_of(settings)  # not opened, which would write: its schema was looked at
     try:
-        if (await store.facts(SystemClock())).schema is None:
-            return [_keys_finding(settings, [], now)]
-        keys = await store.tenants.keys()
-        organizations = await store.tenants.organizations()
-        caps = await _caps_finding(organizations, store.ledger, now)
+        # not opened, which would write: its schema was looked at
+        async with aclosing(store_of(settings)) as store:
+            if (await store.facts(SystemClock())).schema is None:
+                return [_keys_finding(settings, [], now)]
+            keys = await store.tenants.keys()
+            organizations = await store.tenants.organizations()
+            caps = await _caps_finding(organizations, store.ledger, now)
     except StoreError as error:
         return [Finding("auth", "fail", f"keys cannot be read: {error}", "Restore a backup.")]
-    finally:
-        await store.aclose()
     return [_keys_finding(settings, keys, now), *caps]
 
 
@@ -88,9 +89,7 @@ def check_prices(settings: Settings) -> list[Finding]:
     if len(free) == len(served):
         return [Finding("prices", "ok", "no served model has one: batches cost nothing")]
     if free:
-        listed = ", ".join(free[: limits.MODELS_NAMED_IN_ERROR])
-        more = len(free) - limits.MODELS_NAMED_IN_ERROR
-        what = f"{listed}{f' and {more} more' if more > 0 else ''} without one: used for nothing"
+        what = f"{listed(free, limits.MODELS_NAMED_IN_ERROR)} without one: used for nothing"
         remedy = "Give input_price and output_price in a [[model]] of that id."
         return [Finding("prices", "warn", what, remedy)]
     return [Finding("prices", "ok", f"each of {len(served)} served models has one")]

@@ -7,7 +7,7 @@ is kept of what was found does not grow with it.
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import msgspec
@@ -105,11 +105,8 @@ async def can_check(settings: Settings) -> bool:
     """
     if is_single_machine(settings) and not (settings.server.data_dir / DATABASE_FILE).exists():
         return False
-    store = store_of(settings)
-    try:
+    async with aclosing(store_of(settings)) as store:
         return (await store.facts(SystemClock())).schema == HEAD
-    finally:
-        await store.aclose()
 
 
 async def check_blobs(settings: Settings, *, deep: bool, on_progress: OnProgress) -> DriftReport:
@@ -158,12 +155,10 @@ def mended_object(mended: RepairResult) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[tuple[SqlStore, Blobs]]:
-    store = store_of(settings)  # not opened, which would migrate: its schema was looked at
-    try:
-        blobs = open_blobs(settings.server.blob_url, settings.server.data_dir.absolute() / "blobs")
-        yield store, blobs
-    finally:
-        await store.aclose()
+    folder = settings.server.data_dir.absolute() / "blobs"
+    # not opened, which would migrate: its schema was looked at
+    async with aclosing(store_of(settings)) as store:
+        yield store, open_blobs(settings.server.blob_url, folder)
 
 
 def _finding(kind: Kind) -> Finding:

@@ -15,7 +15,7 @@ import msgspec
 from lowtide import limits
 from lowtide.cli.doctor.engine_metrics import check_metrics
 from lowtide.cli.doctor.finding import Finding
-from lowtide.cli.terminal.units import human_seconds
+from lowtide.cli.terminal.units import human_seconds, listed
 from lowtide.config import ReplicaSettings
 from lowtide.config.sources import ConfigError
 from lowtide.core.faults.fault import FAULTS, FaultKind, fault_of_status, fault_of_transport
@@ -28,7 +28,6 @@ from lowtide.engines.models.model_list import models_of
 from lowtide.ports.engine import Engine
 from lowtide.wiring.replicas.engine_clients import engine_client
 
-_MODELS_SHOWN: Final = 5
 _NO_LIST: Final = frozenset({404, 405, 501})
 """Answers to GET /models of an engine that has no such list, or of a wrong path."""
 
@@ -144,13 +143,11 @@ def _compare_models(name: str, wanted: Sequence[str], body: bytes, took: str) ->
     # Ollama lists its models with their tags, and takes a bare name for the tag "latest".
     missing = [m for m in wanted if m not in served and f"{m}:latest" not in served]
     if missing:
-        what = f"answers in {took}, but serves {_listed(served)}, not {_listed(missing)}"
+        what = f"answers in {took}, but serves {_shown(served)}, not {_shown(missing)}"
         remedy = "Correct models, or give the engine's own word in names of this [[replica]]."
         return Finding(name, "fail", what, remedy)
-    return Finding(name, "ok", f"answers in {took}, serves {_listed(wanted or served)}")
+    return Finding(name, "ok", f"answers in {took}, serves {_shown(wanted or served)}")
 
 
-def _listed(models: Sequence[str]) -> str:
-    shown = ", ".join(models[:_MODELS_SHOWN]) or "no model"
-    more = len(models) - _MODELS_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+def _shown(models: Sequence[str]) -> str:
+    return listed(models) or "no model"

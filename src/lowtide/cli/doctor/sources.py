@@ -11,14 +11,13 @@ from typing import Final
 from lowtide import limits
 from lowtide.cli.doctor.finding import Finding
 from lowtide.cli.doctor.replicas import check_replicas
+from lowtide.cli.terminal.units import listed
 from lowtide.config import Settings, SourceSettings
 from lowtide.config.sources import ConfigError
 from lowtide.core.replicas.found_engines import FoundEngine
 from lowtide.ports.sources import SourceError
 from lowtide.wiring.replicas.found_replicas import check_template
 from lowtide.wiring.replicas.sources import open_source
-
-_NAMES_SHOWN: Final = 5
 
 REMEDIES: Final[Mapping[str, str]] = {
     "file": "Write the file anew beside it and rename it, or correct path of this [[source]].",
@@ -60,6 +59,4 @@ async def _check(source: SourceSettings, engine_names: Mapping[str, str]) -> lis
 def _described(name: str, engines: tuple[FoundEngine, ...]) -> Finding:
     if not engines:
         return Finding(name, "ok", "says that there is no engine at present: batches wait for one")
-    shown = ", ".join(engine.name for engine in engines[:_NAMES_SHOWN])
-    more = len(engines) - _NAMES_SHOWN
-    return Finding(name, "ok", f"tells {shown}{f' and {more} more' if more > 0 else ''}")
+    return Finding(name, "ok", f"tells {listed([engine.name for engine in engines])}")

@@ -5,6 +5,7 @@ stopped reporting is told as such, and nothing that it said counts as present.
 """
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 from lowtide import limits
@@ -24,13 +25,11 @@ async def check_states(settings: Settings) -> list[Finding]:
     """
     if is_single_machine(settings) and not (settings.server.data_dir / "lowtide.db").exists():
         return []
-    store = store_of(settings)  # not opened, which would write
     try:
-        reports = await store.worker_reports.all()
+        async with aclosing(store_of(settings)) as store:  # not opened, which would write
+            reports = await store.worker_reports.all()
     except StoreError:
         return []
-    finally:
-        await store.aclose()
     return findings_of(reports, datetime.now(UTC))
 
 

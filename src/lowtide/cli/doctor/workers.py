@@ -4,6 +4,7 @@ Only over PostgreSQL, where several processes share work; nothing is changed.
 """
 
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from lowtide.cli.doctor.finding import Finding
 from lowtide.config import Settings
@@ -17,13 +18,11 @@ async def check_fleet(settings: Settings) -> list[Finding]:
     """The findings on workers and replicas. Call it only when the store was found to be usable.
     Empty where its schema is too old.
     """
-    store = store_of(settings)  # not opened, which would write
     try:
-        fleet = await store.ownership.fleet()
+        async with aclosing(store_of(settings)) as store:  # not opened, which would write
+            fleet = await store.ownership.fleet()
     except StoreError:
         return []
-    finally:
-        await store.aclose()
     return [_finding(fleet, [shared_name(replica) for replica in settings.replica])]
 
 

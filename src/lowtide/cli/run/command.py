@@ -12,26 +12,14 @@ import typer
 from lowtide.cli.options import ConfigOption, JsonOption, KeyOption
 from lowtide.cli.run.run_target import RunOptions, RunTarget
 from lowtide.cli.tables.table_options import (
-    AnswerColumnOption,
-    DryRunOption,
-    IdColumnOption,
-    ImageColumnOption,
-    LimitOption,
-    ParamOption,
-    PrefixOption,
-    PromptFileOption,
-    PromptOption,
-    SampleOption,
-    SchemaOption,
-    SystemFileOption,
-    SystemOption,
     TableOptions,
-    TypesOption,
     is_table,
     require_tables,
+    with_table_options,
 )
 
 
+@with_table_options
 def run(
     source: Annotated[
         str,
@@ -84,20 +72,8 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an output that is there already.")
     ] = False,
-    prompt: PromptOption = None,
-    prompt_file: PromptFileOption = None,
-    system: SystemOption = None,
-    system_file: SystemFileOption = None,
-    schema: SchemaOption = None,
-    image_column: ImageColumnOption = None,
-    id_column: IdColumnOption = None,
-    limit: LimitOption = None,
-    sample: SampleOption = None,
-    types: TypesOption = None,
-    param: ParamOption = None,
-    answer_column: AnswerColumnOption = None,
-    prefix: PrefixOption = "",
-    dry_run: DryRunOption = False,
+    *,
+    options: TableOptions,
     config_file: ConfigOption = None,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
@@ -109,22 +85,6 @@ def run(
     Exit code: 0 all lines succeeded, 1 some failed, 2 usage, 3 the batch itself failed.
     """
     target = RunTarget(model, url, server, window, config_file, api_key)
-    options = TableOptions(
-        prompt=prompt,
-        prompt_file=prompt_file,
-        system=system,
-        system_file=system_file,
-        schema=schema,
-        image_column=image_column,
-        id_column=id_column,
-        limit=limit,
-        sample=sample,
-        types=types,
-        params=tuple(param or ()),
-        answer_column=answer_column,
-        prefix=prefix,
-        dry_run=dry_run,
-    )
     how = RunOptions(endpoint, restart=restart, force=force, as_json=as_json)
     if not is_table(source, options):
         from lowtide.cli.run.run_lines import run_lines

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import typer
 from rich.markup import escape
 
@@ -170,19 +171,9 @@ def _run_batch(
         ) from None
 
 
-def _record(
-    folder: RunFolder, state: RunState, *, file_id: str | None = None, batch_id: str | None = None
-) -> RunState:
+def _record(folder: RunFolder, state: RunState, **ids: str) -> RunState:
     """Saves the run's progress, so that a restarted run resumes after this step."""
-    state = RunState(
-        input=state.input,
-        sha256=state.sha256,
-        endpoint=state.endpoint,
-        server=state.server,
-        model=state.model,
-        file_id=file_id or state.file_id,
-        batch_id=batch_id or state.batch_id,
-    )
+    state = msgspec.structs.replace(state, **ids)
     folder.save(state)
     return state
 

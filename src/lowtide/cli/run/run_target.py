@@ -21,6 +21,7 @@ from lowtide.cli.client.address import is_this_machine, server_address, shown
 from lowtide.cli.options import connect
 from lowtide.cli.terminal import console
 from lowtide.cli.terminal.command_errors import CommandError
+from lowtide.cli.terminal.units import listed
 from lowtide.config import AuthSettings, LimitSettings, ReplicaSettings, Settings
 from lowtide.core.reporting.shown_url import shown_url
 
@@ -31,7 +32,6 @@ ALL: Final = 2**53
 """No bound: a run with its own server is limited by this machine, not by a service's promise."""
 _WINDOW: Final = "7d"
 """A run may be stopped tonight and gone on with tomorrow; it must not expire in between."""
-_NAMES_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class RunBackend:
         """Which names of the input another model answers for, in words; None where none are."""
         if self.embedded is None or not self.embedded.aliases:
             return None
-        return f"{self.embedded.spec} answers for {_listed(self.embedded.aliases)}."
+        return f"{self.embedded.spec} answers for {listed(self.embedded.aliases)}."
 
 
 def check_target(target: RunTarget, settings: Settings) -> str | None:
@@ -221,8 +221,8 @@ def _check_served(target: RunTarget, names: tuple[str, ...]) -> None:
     if not served or not others:
         return
     message = (
-        f"The engine at {shown_url(target.url)} does not list {_listed(others)};"
-        f" it lists {_listed(served)}."
+        f"The engine at {shown_url(target.url)} does not list {listed(others)};"
+        f" it lists {listed(served)}."
     )
     if target.model is not None:
         console.info(f"[yellow]Warning:[/] {escape(message)}")
@@ -232,11 +232,6 @@ def _check_served(target: RunTarget, names: tuple[str, ...]) -> None:
         f"Give --model {served[0]} to ask that one, whatever the lines name.",
         code="model_not_served",
     )
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _settings_for(settings: Settings, target: RunTarget, names: tuple[str, ...]) -> Settings:

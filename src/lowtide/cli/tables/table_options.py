@@ -1,5 +1,8 @@
 """The options of `lowtide run` that make it a run over the rows of a table, and when it is one."""
 
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,67 +20,81 @@ def _option(help_text: str, *names: str, metavar: str | None = None, **more: Any
     return typer.Option(*names, help=help_text, metavar=metavar, rich_help_panel=_PANEL, **more)
 
 
-PromptOption = Annotated[
-    str | None, _option("What to ask about each row; {{ column }} is its value.", metavar="TEXT")
-]
-PromptFileOption = Annotated[Path | None, _option("The same from a file (Jinja2).", metavar="FILE")]
-SystemOption = Annotated[str | None, _option("System prompt, of the same kind.", metavar="TEXT")]
-SystemFileOption = Annotated[Path | None, _option("The same from a file.", metavar="FILE")]
-SchemaOption = Annotated[
-    Path | None,
-    _option("JSON schema of the answer; its fields become columns.", metavar="FILE"),
-]
-ImageColumnOption = Annotated[
-    str | None, _option("The column with an image: path, URL or bytes.", metavar="NAME")
-]
-IdColumnOption = Annotated[
-    str | None, _option("The column to take custom_id from.", metavar="NAME")
-]
-LimitOption = Annotated[int | None, _option("Only the first rows.", min=1)]
-SampleOption = Annotated[int | None, _option("Only so many rows, drawn evenly.", min=1)]
-DryRunOption = Annotated[
-    bool, _option("Show the first requests, tokens and price; run nothing.", "--dry-run")
-]
-TypesOption = Annotated[
-    str | None,
-    _option(
-        "Types of CSV columns: text (default), int, float, bool, date, timestamp.",
-        metavar="NAME=TYPE,...",
-    ),
-]
-ParamOption = Annotated[
-    list[str] | None,
-    _option("A field of every request, for example max_tokens=64.", metavar="NAME=VALUE"),
-]
-AnswerColumnOption = Annotated[
-    str | None, _option("Where the answer goes. Default: answer", metavar="NAME")
-]
-PrefixOption = Annotated[str, _option("Stands before the name of each new column.", metavar="TEXT")]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:
-    """The options as given. `params`: NAME=VALUE each."""
+    """The options as given; `with_table_options` makes them those of a command."""
 
-    prompt: str | None = None
-    prompt_file: Path | None = None
-    system: str | None = None
-    system_file: Path | None = None
-    schema: Path | None = None
-    image_column: str | None = None
-    id_column: str | None = None
-    limit: int | None = None
-    sample: int | None = None
-    dry_run: bool = False
-    types: str | None = None
-    params: tuple[str, ...] = ()
-    answer_column: str | None = None
-    prefix: str = ""
+    prompt: Annotated[
+        str | None,
+        _option("What to ask about each row; {{ column }} is its value.", metavar="TEXT"),
+    ] = None
+    prompt_file: Annotated[
+        Path | None, _option("The same from a file (Jinja2).", metavar="FILE")
+    ] = None
+    system: Annotated[str | None, _option("System prompt, of the same kind.", metavar="TEXT")] = (
+        None
+    )
+    system_file: Annotated[Path | None, _option("The same from a file.", metavar="FILE")] = None
+    schema: Annotated[
+        Path | None,
+        _option("JSON schema of the answer; its fields become columns.", metavar="FILE"),
+    ] = None
+    image_column: Annotated[
+        str | None, _option("The column with an image: path, URL or bytes.", metavar="NAME")
+    ] = None
+    id_column: Annotated[
+        str | None, _option("The column to take custom_id from.", metavar="NAME")
+    ] = None
+    limit: Annotated[int | None, _option("Only the first rows.", min=1)] = None
+    sample: Annotated[int | None, _option("Only so many rows, drawn evenly.", min=1)] = None
+    types: Annotated[
+        str | None,
+        _option(
+            "Types of CSV columns: text (default), int, float, bool, date, timestamp.",
+            metavar="NAME=TYPE,...",
+        ),
+    ] = None
+    param: Annotated[
+        list[str] | None,
+        _option("A field of every request, for example max_tokens=64.", metavar="NAME=VALUE"),
+    ] = None
+    answer_column: Annotated[
+        str | None, _option("Where the answer goes. Default: answer", metavar="NAME")
+    ] = None
+    prefix: Annotated[
+        str, _option("Stands before the name of each new column.", metavar="TEXT")
+    ] = ""
+    dry_run: Annotated[
+        bool, _option("Show the first requests, tokens and price; run nothing.", "--dry-run")
+    ] = False
 
     @property
     def is_used(self) -> bool:
         """Whether one of them was given."""
         return any(getattr(self, field.name) != field.default for field in fields(self))
+
+
+def with_table_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Makes a command whose parameter `options`, a TableOptions, stands for an option for each."""
+    signature = inspect.signature(function)
+    each_option = [
+        inspect.Parameter(
+            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
+        )
+        for each in fields(TableOptions)
+    ]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        options = TableOptions(**{each.name: given.pop(each.name) for each in each_option})
+        function(**given, options=options)
+
+    parameters: list[inspect.Parameter] = []
+    for name, each in signature.parameters.items():
+        is_one = name != "options"
+        parameters += [each.replace(kind=each.KEYWORD_ONLY)] if is_one else each_option
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
 def is_table(source: str, options: TableOptions) -> bool:
@@ -117,7 +134,7 @@ def read_types(text: str | None) -> dict[str, str]:
     return types
 
 
-def read_params(pairs: tuple[str, ...]) -> dict[str, Any]:
+def read_params(pairs: Sequence[str]) -> dict[str, Any]:
     """`--param`: values are JSON, or text where they are none. Raises CommandError."""
     params: dict[str, Any] = {}
     for pair in pairs:

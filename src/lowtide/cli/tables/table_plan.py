@@ -166,7 +166,7 @@ def _template_of(
         image_column=options.image_column,
         id_column=options.id_column,
         endpoint=endpoint or CHAT,
-        params=read_params(options.params),
+        params=read_params(options.param or ()),
     )
 
 

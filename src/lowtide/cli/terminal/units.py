@@ -1,6 +1,7 @@
 """Numbers with their units, instants with their zones, amounts of money: as people read them."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -73,3 +74,9 @@ def human_dollars(amount: Decimal) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 request`, `2,000 requests`; for nouns that take an s."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """`a, b and 3 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -6,14 +6,13 @@ the error file as `batch_expired`, `batch_cancelled` or `input_lost`. The commit
 change any more, so assembling twice gives the same bytes: a crash in between costs only time.
 """
 
-import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from lowtide import limits
 from lowtide.core.batches.batch import Batch, error_file_id, output_file_id
-from lowtide.loops.batches.task_lease import TaskError, TaskRenewal, end_task_lease
+from lowtide.loops.batches.task_lease import TaskRenewal, TaskRunner
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore, ResultStore
@@ -47,28 +46,18 @@ class AssembleLoop:
         self._lease_ttl_s = lease_ttl_s
         self.name = name
         self._bytes_max = bytes_max
-        self._error = TaskError()
+        self._tasks = TaskRunner(store, clock)
 
     @property
     def error(self) -> str | None:
         """Why the last files could not be written; None when they were."""
-        return self._error.text
+        return self._tasks.error
 
     async def tick(self, now: datetime) -> datetime | None:
-        lease = await self._store.claim_assembly(
+        claimed = self._store.claim_assembly(
             self._worker_id, now, self._lease_ttl_s, bytes_max=self._bytes_max
         )
-        if lease is None:
-            self._error.found_nothing(now)
-            return now + timedelta(seconds=limits.IDLE_POLL_S)
-        try:
-            await self._assemble(lease)
-        except BaseException as error:
-            self._error.failed(error, now)
-            await asyncio.shield(end_task_lease(self._store, lease, self._clock, error))
-            raise
-        self._error.succeeded()
-        return now
+        return await self._tasks.run(claimed, self._assemble, now)
 
     async def _plan(self, batch: Batch) -> bytes:
         """The plan's bytes, empty where there is none. Raises BlobNotFound where it is lost and

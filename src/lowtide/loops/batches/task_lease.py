@@ -1,7 +1,7 @@
-"""What validation and assembly share: keeping a batch's lease, and ending it."""
+"""What validation and assembly share: doing a task, keeping its lease, and ending it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -41,6 +41,49 @@ class TaskError:
             self.text = None
 
 
+class TaskRunner:
+    """Does one task after another, and ends the lease of one that did not finish."""
+
+    def __init__(self, store: LifecycleStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._error = TaskError()
+
+    @property
+    def error(self) -> str | None:
+        """Why the last task failed in the storage; None when it did not."""
+        return self._error.text
+
+    async def run(
+        self,
+        claimed: Awaitable[TaskLease | None],
+        work: Callable[[TaskLease], Awaitable[None]],
+        now: datetime,
+    ) -> datetime:
+        """Does what was claimed; returns when to claim again. Raises what the work raises.
+
+        Cancelled: its lease is free at once, for the next process. Failed: the lease is kept a
+        little longer, so that the batches behind it get their turn before it is tried again.
+        Claimed at once, a batch that always fails would delay all others.
+        """
+        lease = await claimed
+        if lease is None:
+            self._error.found_nothing(now)
+            return now + timedelta(seconds=limits.IDLE_POLL_S)
+        try:
+            await work(lease)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._store.release_task(lease))
+            raise
+        except BaseException as error:
+            self._error.failed(error, now)
+            held = self._store.renew_task(lease, self._clock.now(), limits.TASK_RETRY_S)
+            await asyncio.shield(held)
+            raise
+        self._error.succeeded()
+        return now
+
+
 class TaskRenewal:
     """Renews a task's lease when a third of it has passed."""
 
@@ -60,17 +103,3 @@ class TaskRenewal:
             return True
         self._renewed_at_s = now_s
         return await self._store.renew_task(self._lease, self._clock.now(), self._ttl_s)
-
-
-async def end_task_lease(
-    store: LifecycleStore, lease: TaskLease, clock: Clock, error: BaseException
-) -> None:
-    """Ends a task that did not finish. Cancelled: its lease is free at once, for the next process.
-
-    Failed: the lease is kept a little longer, so that the batches behind it get their turn before
-    it is tried again. Claimed at once, a batch that always fails would delay all others.
-    """
-    if isinstance(error, asyncio.CancelledError):
-        await store.release_task(lease)
-    else:
-        await store.renew_task(lease, clock.now(), limits.TASK_RETRY_S)

@@ -5,8 +5,7 @@ result under the task's lease. Nothing is dispatched, and nothing spent, before 
 passed.
 """
 
-import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
@@ -17,7 +16,7 @@ from lowtide.core.batches.line_sets import unpack_lines
 from lowtide.core.batches.plan import Plan
 from lowtide.core.validation.planner import Planner
 from lowtide.core.validation.validator import ValidationFailure
-from lowtide.loops.batches.task_lease import TaskError, TaskRenewal, Wake, end_task_lease
+from lowtide.loops.batches.task_lease import TaskRenewal, TaskRunner, Wake
 from lowtide.ports.blobs import BlobNotFound, Blobs
 from lowtide.ports.clock import Clock
 from lowtide.ports.store import LifecycleStore
@@ -60,33 +59,27 @@ class ValidateLoop:
         self._bytes_max = bytes_max
         self.validating: tuple[str, datetime] | None = None
         """The batch whose file is being read, and since when."""
-        self._error = TaskError()
+        self._tasks = TaskRunner(store, clock)
 
     @property
     def error(self) -> str | None:
         """Why the last file could not be read, nor judged; None when it was."""
-        return self._error.text
+        return self._tasks.error
 
     async def tick(self, now: datetime) -> datetime | None:
-        lease = await self._store.claim_validation(
+        claimed = self._store.claim_validation(
             self._worker_id, now, self._lease_ttl_s, bytes_max=self._bytes_max
         )
-        if lease is None:
-            self._error.found_nothing(now)
-            return now + timedelta(seconds=limits.IDLE_POLL_S)
-        self.validating = (lease.batch.id, now)
-        try:
-            await self._validate(lease)
-        except BaseException as error:
-            self._error.failed(error, now)
-            await asyncio.shield(end_task_lease(self._store, lease, self._clock, error))
-            raise
-        finally:
-            self.validating = None
-        self._error.succeeded()
-        return now
+        return await self._tasks.run(claimed, self._validate, now)
 
     async def _validate(self, lease: TaskLease) -> None:
+        self.validating = (lease.batch.id, self._clock.now())
+        try:
+            await self._judge(lease)
+        finally:
+            self.validating = None
+
+    async def _judge(self, lease: TaskLease) -> None:
         try:
             result = await self._read(lease)
         except BlobNotFound:

@@ -7,7 +7,6 @@ a live call is never held up by a doubt that the lines of a batch gave rise to.
 """
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Final, Self
 
 from lowtide import limits
@@ -154,12 +153,7 @@ class LiveCall:
             self._scope.live_trial(self._sent_at_s)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.left(self, self._clock.monotonic())
         if not self._has_metrics:
             self._live.replica.circuit.abandoned()

@@ -147,8 +147,8 @@ _ROUTES: Final = (
 
 
 def load_routes() -> Sequence[Route]:
-    """The routes in the order in which they are tried, with all templates compiled: that takes a
-    tenth of a second, which the first page would otherwise take from the event loop.
+    """The routes in the order in which they are tried, with all templates compiled, which the first
+    page would otherwise do in the event loop.
     """
     templates = environment()
     for name in templates.list_templates():

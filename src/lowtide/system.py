@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,19 +40,6 @@ def without_collections() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-@contextmanager
-def often_interrupted() -> Iterator[None]:
-    """Lets the other threads in after a tenth of the usual time while this one computes: of what
-    the event loop has to do meanwhile each step waits for that, and there are many.
-    """
-    usual_s = sys.getswitchinterval()
-    sys.setswitchinterval(usual_s / 10)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual_s)
 
 
 def spare_collections() -> None:

@@ -14,8 +14,6 @@ from typing import Final
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from lowtide.system import often_interrupted
-
 
 class LazyRoutes(BaseRoute):
     """A group of routes. Stands last among an application's routes, or before others that have
@@ -48,9 +46,6 @@ class LazyRoutes(BaseRoute):
     async def _loaded(self) -> Router:
         async with self._loading:
             if self._router is None:
-                self._router = await asyncio.to_thread(self._load_router)
+                routes = await asyncio.to_thread(self._load)
+                self._router = Router(routes, redirect_slashes=False)
             return self._router
-
-    def _load_router(self) -> Router:
-        with often_interrupted():
-            return Router(self._load(), redirect_slashes=False)

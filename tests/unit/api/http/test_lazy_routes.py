@@ -1,10 +1,8 @@
 """Routes that are imported at their first request."""
 
 import asyncio
-import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 
 import httpx
 import pytest
@@ -57,22 +55,6 @@ async def test_they_are_loaded_once_in_a_thread_when_the_first_request_comes() -
         assert (await client.post("/pages/a")).text == "a"
     assert len(pages.loads) == 1
     assert pages.loads[0] != threading.get_ident()
-
-
-async def test_while_they_are_loaded_the_event_loop_gets_its_turns_sooner() -> None:
-    usual_s, seen_s = sys.getswitchinterval(), []
-
-    class Noted(Pages):
-        def load(self) -> Sequence[Route]:
-            seen_s.append(sys.getswitchinterval())
-            return super().load()
-
-    async with client_of(Noted(ImportError("the disk was away"))) as client:
-        for _ in range(2):
-            with suppress(ImportError):
-                await client.get("/pages")
-            assert sys.getswitchinterval() == pytest.approx(usual_s)
-    assert seen_s == pytest.approx([usual_s / 10] * 2)
 
 
 async def test_a_method_that_none_of_them_takes_is_refused_with_those_that_one_does() -> None:

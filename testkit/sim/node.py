@@ -31,8 +31,9 @@ from lowtide.service.live.live_replica import LiveReplica
 from lowtide.service.services import Services
 from lowtide.store.sql_store import SqlStore
 from lowtide.wiring.parts import Parts, parts_of
-from lowtide.wiring.services import NoWorker, build_services, standings_of
+from lowtide.wiring.services import build_services, standings_of
 from lowtide.wiring.worker import Worker
+from testkit.no_worker import NoWorker
 from testkit.sim.engines import EngineMachine, NetworkedEngine
 from testkit.sim.fault_kinds import FaultKind
 from testkit.sim.faults import PortFaults

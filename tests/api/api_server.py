@@ -35,8 +35,9 @@ from lowtide.service.live.live import LiveService
 from lowtide.service.services import Services
 from lowtide.store.sql_store import SqlStore
 from lowtide.wiring.parts import parts_of
-from lowtide.wiring.services import NoWorker, build_services, standings_of, upload_secret
+from lowtide.wiring.services import build_services, standings_of, upload_secret
 from testkit.empty_database import place_empty_database
+from testkit.no_worker import NoWorker
 from testkit.patience import PATIENCE_S
 
 CATALOGUE = Catalogue(

@@ -14,14 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from lowtide import config, limits
-from lowtide.cli.run.run_target import (
-    RunBackend,
-    RunTarget,
-    check_target,
-    model_asked,
-    resolve_backend,
-)
+from lowtide import limits
+from lowtide.cli.run.run_target import RunBackend, RunTarget, backend_of
 from lowtide.cli.tables.table_parts import PartFiles
 from lowtide.cli.tables.table_state import Part, TableState
 from lowtide.cli.terminal.command_errors import CommandError
@@ -159,10 +153,7 @@ def _params(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def plan_map(question: Question, options: MapOptions) -> MapJob:
     """Decide who answers, and find out the run's digest. Raises CommandError, ConfigError."""
     target = _target(options)
-    settings = config.load(target.config_file)
-    server = check_target(target, settings)
-    model = model_asked(target, settings, server)
-    backend = resolve_backend(target, settings, server, (model,))
+    backend, model = backend_of(target)
     template = replace(question.template, model=model)
     asked = _digests(template, target)
     identity = _identity(question.rows, template)

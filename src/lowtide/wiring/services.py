@@ -59,22 +59,6 @@ class LocalWorker(Protocol):
         """The models of the replicas that are listed here; None where that is not known here."""
 
 
-class NoWorker:
-    """The worker of a process without loops."""
-
-    def __init__(self, worker_id: str) -> None:
-        self.id = worker_id
-
-    def wake(self, name: str) -> None:
-        """Does nothing: no loop runs here."""
-
-    def report(self) -> WorkerReport | None:
-        return None
-
-    def served_models(self) -> Set[str] | None:
-        return None
-
-
 def standings_of(parts: Parts, worker: LocalWorker) -> Standings:
     """The standings of a process. How old a report is shows from the second reading on, so one
     reading is taken before the first call.

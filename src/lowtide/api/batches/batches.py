@@ -123,7 +123,7 @@ class ListBatches(FilterBatches, frozen=True):
 async def create(request: Request) -> Response:
     """Create a batch over an uploaded file."""
     caller, service = identify(request), services_of(request).batches
-    asked = parse_create(await read_json(request))
+    asked = as_struct(await read_json(request), NewBatch)
     if asked.dry_run:
         return await _estimate(request, asked)
     repeat, key = _is_repetition(request), _key_of(request, asked)
@@ -201,11 +201,6 @@ def _key_of(request: Request, asked: NewBatch) -> RequestKey | None:
 def _is_repetition(request: Request) -> bool:
     """Whether the SDK says that it sends this once more, because it got no (good) answer."""
     return request.headers.get(_RETRY_COUNT, "0").strip() not in ("", "0")
-
-
-def parse_create(body: dict[str, Any]) -> NewBatch:
-    """The known fields of `body`. Raises LowtideError naming the field of the wrong type."""
-    return as_struct(body, NewBatch)
 
 
 async def _created_answer(request: Request, created: Created) -> Response:

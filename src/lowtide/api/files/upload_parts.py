@@ -24,7 +24,7 @@ from lowtide.api.openapi.answers import UPLOAD_BEGINS, UPLOAD_COMPLETES, answers
 from lowtide.api.openapi.routes import Routes
 from lowtide.core.errors import LowtideError
 from lowtide.core.files.file import PURPOSES, File
-from lowtide.core.files.upload import Choice, Upload, UploadPart
+from lowtide.core.files.upload import Choice, Upload
 from lowtide.service.files.files import checked_expiry, checked_filename, checked_purpose
 from lowtide.service.files.uploads import NewUpload, PartIntake, part_too_large
 
@@ -149,7 +149,7 @@ async def add_part(request: Request, upload_id: str) -> Response:
         await read_form(body_of(request), boundary, open_part, _PART_FIELD)
         if intake is None:
             raise missing(_PART_FIELD)
-    return json_response(part_object(await uploads.keep_part(upload, intake)))
+    return json_response(object_of(UploadPartObject, await uploads.keep_part(upload, intake)))
 
 
 @routes.add(
@@ -191,7 +191,3 @@ async def cancel_upload(request: Request, upload_id: str) -> Response:
 def upload_object(upload: Upload, file: File | None = None) -> UploadObject:
     shown = None if file is None else openai_file(file)
     return object_of(UploadObject, upload, file=shown)
-
-
-def part_object(part: UploadPart) -> UploadPartObject:
-    return object_of(UploadPartObject, part)

@@ -11,19 +11,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from lowtide.api.objects.amounts import AmountsObject
+from lowtide.core.batches.batch import Counts
 
 
-class CountsObject(msgspec.Struct, frozen=True):
+class CountsObject(Counts, frozen=True):
     """Counts of requests."""
-
-    total: int = 0
-    completed: int = 0
-    failed: int = 0
-
-    @property
-    def settled(self) -> int:
-        """Requests that have ended, well or not."""
-        return self.completed + self.failed
 
     @property
     def to_go(self) -> int:

@@ -5,29 +5,16 @@ here. Guards: a test holds the document and the application to the same paths an
 route without a description does not count as documented.
 """
 
+import pkgutil
 import re
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any, Final
 
 import msgspec
 
+from lowtide.api import objects
 from lowtide.api.live import live
-from lowtide.api.objects import (
-    accounts,
-    amounts,
-    batches,
-    engines,
-    errors,
-    failures,
-    files,
-    forecast,
-    history,
-    limits,
-    lines,
-    models,
-    scale,
-    webhooks,
-)
 from lowtide.api.openapi.answers import JSON, TEXT, DescribedAnswer, json_body, refusals
 from lowtide.api.openapi.routes import Operation, Parameters
 from lowtide.api.openapi.schemas import Schema, components, parameters_of, schema_of
@@ -48,22 +35,6 @@ _LIVE_CODES: Final[tuple[ErrorCode, ...]] = (
     "server_stopping",
     "storage_limit_exceeded",
     "storage_full",
-)
-_OBJECTS: Final = (
-    accounts,
-    amounts,
-    batches,
-    engines,
-    errors,
-    failures,
-    files,
-    forecast,
-    history,
-    limits,
-    lines,
-    models,
-    scale,
-    webhooks,
 )
 _REFERENCE: Final = re.compile(r"#/components/schemas/(\w+)")
 _PROMPTS: Final[Mapping[str, dict[str, Any]]] = {
@@ -123,10 +94,11 @@ def _answer(answer: DescribedAnswer) -> dict[str, Any]:
 
 def _kinds() -> list[type[msgspec.Struct]]:
     """All objects that answers are made of."""
+    names = [f"{objects.__name__}.{each.name}" for each in pkgutil.iter_modules(objects.__path__)]
     return [
         kind
-        for module in _OBJECTS
-        for kind in vars(module).values()
+        for name in names
+        for kind in vars(import_module(name)).values()
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
     ]
 

@@ -5,7 +5,6 @@ Amounts in CSV and JSON are exact, as the ledger has them; the table is for peop
 
 import csv
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, get_args
@@ -139,24 +138,17 @@ def _write_csv(report: UsageReportView) -> None:
     sys.stdout.flush()
 
 
-def _group_column(group: str) -> table.Column:
-    return table.whole(group) if group == "day" else table.name(group)
-
-
 def _show(report: UsageReportView) -> None:
     groups = _columns(report)
     rows = [(*(str(row.get(name) or "-") for name in groups), *_sums(row)) for row in report.data]
     if groups:
-        rows.append((*_total_label(groups), *_sums(report.total)))
+        rows.append(("total", *[""] * (len(groups) - 1), *_sums(report.total)))
     elif not rows:
         rows = [_sums(report.total)]
-    columns = (*map(_group_column, groups), *map(table.number, _HEADINGS))
+    named = (table.whole(each) if each == "day" else table.name(each) for each in groups)
+    columns = (*named, *map(table.number, _HEADINGS))
     table.show_table(columns, rows)
     console.info(f"[dim]{_instant(report.since)} to {_instant(report.until)} UTC[/]")
-
-
-def _total_label(groups: Sequence[str]) -> tuple[str, ...]:
-    return ("total", *[""] * (len(groups) - 1))
 
 
 def _sums(row: JsonObject) -> tuple[str, ...]:

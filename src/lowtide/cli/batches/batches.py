@@ -151,7 +151,9 @@ _ROOMY_COLUMNS: Final = 140  # from here on names and instants have room beside 
         "lowtide batches list --filter error:timeout --quiet | xargs lowtide batches retry",
     ),
 )
+@server_command
 def list_batches(
+    client: ServerClient,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
     typed: Annotated[
         str,
@@ -162,21 +164,15 @@ def list_batches(
         ),
     ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids only.")] = False,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answers:
     """List batches, newest first."""
     query = query_of(read_filter(typed, datetime.now(UTC)))
-    with connect(server, api_key) as client:
-        answer = client.batches(limit, query)
+    answer = client.batches(limit, query)
     if quiet:
         for entry in answer.get("data", []):
             console.write(read_view(entry, BatchView).id)
         return
-    if as_json:
-        console.emit_json(answer)
-        return
+    yield answer
     batches = [read_view(entry, BatchView) for entry in answer.get("data", [])]
     if not batches:
         console.info("No batch is like that." if typed.strip() else "No batch yet.")

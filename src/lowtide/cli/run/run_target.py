@@ -16,7 +16,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from lowtide import limits
+from lowtide import config, limits
 from lowtide.cli.client.address import is_this_machine, server_address, shown
 from lowtide.cli.options import connect
 from lowtide.cli.terminal import console
@@ -146,6 +146,14 @@ def model_asked(target: RunTarget, settings: Settings, server: str | None) -> st
             code="missing_model",
         )
     return known[0]
+
+
+def backend_of(target: RunTarget) -> tuple[RunBackend, str]:
+    """Who answers, and by which name the one model is asked. Raises CommandError, ConfigError."""
+    settings = config.load(target.config_file)
+    server = check_target(target, settings)
+    model = model_asked(target, settings, server)
+    return resolve_backend(target, settings, server, (model,)), model
 
 
 def _server_of(target: RunTarget, settings: Settings) -> str | None:

@@ -15,15 +15,9 @@ from typing import Any
 
 import msgspec
 
-from lowtide import config, limits
+from lowtide import limits
 from lowtide.cli.batches.outputs import writable_target
-from lowtide.cli.run.run_target import (
-    RunBackend,
-    RunTarget,
-    check_target,
-    model_asked,
-    resolve_backend,
-)
+from lowtide.cli.run.run_target import RunBackend, RunTarget, backend_of
 from lowtide.cli.tables.table_options import (
     TableOptions,
     read_params,
@@ -105,7 +99,7 @@ def plan_table(
     columns = _columns_of(table, template, options)
     check_writable(kind, result_schema(table, columns))
     _check_ids(table, numbers, options.id_column)
-    backend, model = _backend_of(target)
+    backend, model = backend_of(target)
     template = replace(template, model=model)
     state = TableState(
         table=source,
@@ -184,14 +178,6 @@ def _check_ids(table: Table, numbers: Sequence[int], column: str | None) -> None
             "An id names one row; leave --id-column, and rows are told apart by their numbers.",
             code="duplicate_id",
         )
-
-
-def _backend_of(target: RunTarget) -> tuple[RunBackend, str]:
-    """Who answers, and by which name the model is asked. Raises CommandError."""
-    settings = config.load(target.config_file)
-    server = check_target(target, settings)
-    model = model_asked(target, settings, server)
-    return resolve_backend(target, settings, server, (model,)), model
 
 
 def _digests(

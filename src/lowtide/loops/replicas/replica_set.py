@@ -149,7 +149,8 @@ class ReplicaSet(Generic[S]):
         twice; then nothing has changed."""
         changes = changes_between(self._specs, wanted)
         specs = {spec.name: spec for spec in wanted}
-        fresh = self._open_all([specs[name] for name in (*changes.added, *changes.changed)])
+        # Nothing is connected before the first call, so there is nothing to undo where one fails.
+        fresh = {name: self._open(specs[name]) for name in (*changes.added, *changes.changed)}
         members: dict[str, ReplicaMember] = {}
         for spec in wanted:
             member = self._members.get(spec.name)
@@ -184,10 +185,6 @@ class ReplicaSet(Generic[S]):
         for member in self._members.values():
             left += member.connections
         await asyncio.gather(*(each.aclose() for each in left))
-
-    def _open_all(self, specs: Sequence[ReplicaSpec[S]]) -> dict[str, ReplicaMember]:
-        # Nothing is connected before the first call, so there is nothing to undo where one fails.
-        return {spec.name: self._open(spec) for spec in specs}
 
     def _exchange(self, member: ReplicaMember, fresh: ReplicaMember) -> None:
         """Replaces how the replica is called; calls under way end the old way."""

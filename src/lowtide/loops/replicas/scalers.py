@@ -19,7 +19,6 @@ from lowtide.core.replicas.scaler_asks import (
     Bounds,
     ReplicaNeed,
     ScalerAsk,
-    ScalerStatus,
     ScalerView,
     late,
     needed_of_all,
@@ -195,7 +194,8 @@ class ScalersLoop:
         await scaler.ask(number)
         log.info("scaler.asked", **_log_fields(spec, ask, status.target))
         self._on_ask(spec.label, "taken")
-        return msgspec.structs.replace(view, asked=ask, status=_with_target(status, number))
+        after = msgspec.structs.replace(status, target=number)
+        return msgspec.structs.replace(view, asked=ask, status=after)
 
     def _failed(self, watched: _Watched, view: ScalerView, words: str, now: datetime) -> ScalerView:
         after = view.failed(words, now)
@@ -219,11 +219,6 @@ def _log_fields(spec: ScalerSpec, ask: ScalerAsk, before: int) -> dict[str, Any]
         "before": before,
         "reason": ask.reason,
     }
-
-
-def _with_target(status: ScalerStatus, number: int) -> ScalerStatus:
-    """The reading, with the number that the place has taken since."""
-    return msgspec.structs.replace(status, target=number)
 
 
 def _report(watched: _Watched, view: ScalerView) -> ScalerReport:

@@ -41,7 +41,7 @@ TENANTS_ARGS ?=
 .DEFAULT_GOAL := help
 # Two targets install into one environment.
 .NOTPARALLEL:
-.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-console-cost bench-fleet bench-vllm bench-peers webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos test-vllm fuzz-api pins wheel vllm-wheel clean
+.PHONY: help run test test-random sim sim-long lint coverage check format docs docs-site bench bench-live bench-tenants bench-console bench-console-cost bench-fleet bench-vllm bench-peers webhook-kills big-files million-lines million-rows demo screenshots test-clients test-console test-cookbook test-pages test-real test-ray test-chaos test-vllm test-vllm-real fuzz-api pins wheel vllm-wheel clean
 
 help: ## list the targets
 	@awk -F ' *## *' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -170,6 +170,12 @@ test-chaos: $(VENV)/.ready-requirements-test ## kill, stop, cut off and starve r
 
 test-vllm: $(VENV)/.ready-requirements ## the scheduler class on vLLM's own scheduler, on the CPU (installs 2 GB)
 	sh tools/test_vllm.sh $(PYTHON_VLLM)
+
+# VLLM names the Python of an environment that is there; the wheel is installed into it anew.
+test-vllm-real: $(VENV)/.ready-requirements-test vllm-wheel ## every feature under the scheduler class on a real vLLM on the CPU (ten minutes at most): make test-vllm-real VLLM=PYTHON
+	$(if $(VLLM),,sh tools/vllm_env.sh $(VLLM_VENV) $(PYTHON_VLLM))
+	$(or $(VLLM),$(VLLM_VENV)/bin/python) -m pip install --quiet --no-deps --force-reinstall dist/lowtide_vllm-*.whl
+	$(PY) -m bench.step_bound_vllm.features --vllm $(or $(VLLM),$(VLLM_VENV)/bin/python) $(FEATURES_ARGS)
 
 fuzz-api: $(FUZZ_VENV)/.ready-requirements-fuzz ## thousands of odd calls, made from the OpenAPI document, beside another tenant
 	$(FUZZ_VENV)/bin/python tools/fuzz_api.py $(FUZZ_ARGS)

@@ -1,17 +1,19 @@
 """A Llama for vLLM that is made on the spot: settings and a tokenizer, whose weights vLLM draws.
 
 Used with `--load-format dummy`. A token is a letter of ASCII, and none ends an answer, so lengths
-are those that are asked for.
+are those that are asked for. With `ends` one does, as grammars need it.
 """
 
 import json
 from pathlib import Path
 from typing import Final
 
+_END: Final = 4
+"""ASCII's own end of a transmission."""
 _TEMPLATE: Final = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 
-def random_llama(folder: Path, *, layers: int = 8, width: int = 512) -> Path:
+def random_llama(folder: Path, *, layers: int = 8, width: int = 512, ends: bool = False) -> Path:
     """Writes the files of a model with so many layers of that width; returns `folder`."""
     folder.mkdir(parents=True)
     letters = _byte_letters()
@@ -41,6 +43,11 @@ def random_llama(folder: Path, *, layers: int = 8, width: int = 512) -> Path:
         "model_max_length": 16_384,
         "chat_template": _TEMPLATE,
     }
+    if ends:
+        end = {"id": _END, "content": letters[_END], "special": True}
+        plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        tokenizer["added_tokens"] = [end | plain]
+        settings["eos_token_id"], about["eos_token"] = _END, letters[_END]
     for name, reported in (
         ("config.json", settings),
         ("tokenizer.json", tokenizer),

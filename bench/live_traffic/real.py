@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from bench.live_traffic.real_traffic import (
     CONNECTIONS,
+    Meter,
     Target,
     Traffic,
     fixed_window,
@@ -68,9 +69,11 @@ async def play(
     *,
     priority: int | None = None,
     has_live: bool = True,
+    counted: Meter | None = None,
 ) -> Run:
     """One row, once. `window`: of the plain client, where the row has one; `priority`: of its
-    calls.
+    calls. `counted`: the engine's own count of tokens, live ones in it, to be used instead of those
+    of finished batch calls.
     """
     traffic = Traffic(
         rate=asked.rate,
@@ -93,7 +96,7 @@ async def play(
                     lowtide_batch(address, folder, target, traffic)
                 )
             bodies, rng = traffic.live_bodies(target.model), random.Random(round_)
-            rate = asked.rate if has_live else 1e-9
+            rate, meter = asked.rate if has_live else 1e-9, counted or meter
             await live_calls(proxied, bodies, rng, rate, asked.warm_up)
             began, before = time.perf_counter(), await meter() if meter else 0
             first, gaps = await live_calls(proxied, bodies, rng, rate, asked.seconds)

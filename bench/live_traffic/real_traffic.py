@@ -8,9 +8,9 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,13 +46,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What is asked of it. `seed` gives the instants and lengths, `mark` makes the prompts new."""
+    """What is asked of it. `seed` gives the instants and lengths, `mark` makes the prompts new,
+    `more` goes into each body.
+    """
 
     rate: float
     live_tokens: int
     batch_words: tuple[int, int]
     seed: int
     mark: str
+    batch_tokens: tuple[int, int] = BATCH_TOKENS
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def live_bodies(self, model: str) -> Iterator[bytes]:
         """Without end, one for each live call."""
@@ -65,7 +69,7 @@ class Traffic:
         """Without end, one for each line."""
         rng = random.Random(self.seed + 1)
         while True:
-            yield self._body(model, rng, self.batch_words, rng.randint(*BATCH_TOKENS))
+            yield self._body(model, rng, self.batch_words, rng.randint(*self.batch_tokens))
 
     def _body(
         self, model: str, rng: random.Random, words: tuple[int, int], tokens: int
@@ -73,7 +77,7 @@ class Traffic:
         said = " ".join(rng.choices(WORDS, k=rng.randint(*words)))
         content = f"{self.mark} {rng.getrandbits(40):x} {said}"
         message = {"role": "user", "content": content}
-        return {"model": model, "messages": [message], "max_tokens": tokens}
+        return {"model": model, "messages": [message], "max_tokens": tokens, **self.more}
 
 
 @contextmanager

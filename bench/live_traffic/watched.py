@@ -22,7 +22,7 @@ from typing import Final
 from bench.live_traffic.real import LOWTIDE, NO_BATCH, UNWATCHED, Run, engine_of, play, show
 from bench.live_traffic.real_traffic import Target
 from bench.random_llama import random_llama
-from bench.step_bound_vllm import STOCK, Engine
+from bench.step_bound_vllm.engine import STOCK, Engine
 
 LLAMA_CPP: Final = "llama.cpp"
 VLLM: Final = "vLLM"

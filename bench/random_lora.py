@@ -33,9 +33,9 @@ def random_lora(folder: Path, model: Path, *, seed: int) -> Path:
                 name = f"base_model.model.model.layers.{layer}.self_attn.{part}.lora_{side}.weight"
                 offsets = [begin, 4 * len(numbers)]
                 header[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
-    told = json.dumps(header).encode()
-    told += b" " * (-len(told) % 8)
-    weights = struct.pack("<Q", len(told)) + told + numbers.tobytes()
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    weights = struct.pack("<Q", len(encoded)) + encoded + numbers.tobytes()
     (folder / "adapter_model.safetensors").write_bytes(weights)
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK,

@@ -13,10 +13,8 @@ Llama is made.
 """
 
 import argparse
-import asyncio
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.step_bound_vllm import alone, answers, killed, rows, starvation
-from bench.step_bound_vllm.engine import CLASS, check_wheel, engines
+from bench.step_bound_vllm.engine import CLASS, check_wheel, engines, run_to_end
 from bench.step_bound_vllm.report import show
 from bench.step_bound_vllm.time_limit import TimeLimit
 
@@ -35,8 +33,8 @@ DEFAULTS: Final = {
     "cpu": {
         "flags": "--max-num-batched-tokens 2048 --max-num-seqs 64 --max-model-len 4096 "
         "--enforce-eager",
-        "start_s": 60.0, "layers": 4, "rate": 1.0, "window": 32, "answer_s": 0.4, "kill_lines": 100,
-        "live_streams": 2,
+        "start_s": 60.0, "layers": 4, "rate": 2.0, "window": 32, "answer_s": 0.15,
+        "kill_lines": 100, "live_streams": 2,
     },
     "gpu": {
         "flags": "--gpu-memory-utilization 0.42 --max-model-len 4096",
@@ -120,15 +118,14 @@ def main() -> None:
     asked = arguments()
     check_wheel(asked.vllm)
     expected = expected_s(asked)
-    told = ", ".join(f"{name} {seconds:.0f}" for name, seconds in expected.items())
+    reported = ", ".join(f"{name} {seconds:.0f}" for name, seconds in expected.items())
     print(
-        f"It takes {sum(expected.values()) + END_S:.0f} s ({told}) and ends after "
+        f"It takes {sum(expected.values()) + END_S:.0f} s ({reported}) and ends after "
         f"{asked.time_limit:.0f} s.",
         file=sys.stderr, flush=True,
     )  # fmt: skip
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        found = asyncio.run(measure(asked, Path(name)))
+        found = run_to_end(measure(asked, Path(name)))
     show(found)
     print(json.dumps({"bench": "step_bound_vllm", "options": vars(asked), **found}))
 

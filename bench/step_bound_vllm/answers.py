@@ -44,7 +44,7 @@ async def answers(both: Mapping[str, Engine], asked: argparse.Namespace) -> dict
     return {
         "calls": len(calls),
         "live": len(calls[::LIVE_EVERY]),
-        "of_asked_length": {run: _same(map(len, told), lengths) for run, told in runs.items()},
+        "of_asked_length": {run: _same(map(len, tokens), lengths) for run, tokens in runs.items()},
         "same": [[one, other, _same(runs[one], runs[other])] for one, other in PAIRS],
     }
 
@@ -71,7 +71,7 @@ async def _run(engine: Engine, calls: Sequence[dict[str, Any]]) -> list[list[int
     http = HttpEngine(engine.target.url, connections_max=len(calls))
     more = {"model": engine.target.model, "cache_salt": f"{time.time_ns():x}"}
 
-    async def told(call: dict[str, Any]) -> list[int]:
+    async def tokens_of(call: dict[str, Any]) -> list[int]:
         answer = await http.post("/completions", json.dumps(call | more).encode(), CALL_S)
         if not isinstance(answer, Reply) or answer.status != 200:
             raise RuntimeError(f"no answer: {answer}")
@@ -79,7 +79,7 @@ async def _run(engine: Engine, calls: Sequence[dict[str, Any]]) -> list[list[int
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(told(call)) for call in calls]
+            tasks = [group.create_task(tokens_of(call)) for call in calls]
     finally:
         await http.aclose()
     return [task.result() for task in tasks]

@@ -1,6 +1,6 @@
 """Calls of a server with the scheduler class, live or of batch priority, for the trials.
 
-Called by `bench.step_bound_vllm.features`. Texts are told as vLLM returns them; a call that fails
+Called by `bench.step_bound_vllm.features`. Texts are as vLLM returns them; a call that fails
 raises `Failed` with what the server said.
 """
 
@@ -46,8 +46,8 @@ class Caller:
         answer = await self._http.post(path, json=asked)
         if answer.status_code != 200:
             raise Failed(f"{answer.status_code}: {answer.text[:300]}")
-        told: dict[str, Any] = answer.json()
-        return told
+        answered: dict[str, Any] = answer.json()
+        return answered
 
     async def streamed(
         self, prompt: str, priority: int, **more: Any

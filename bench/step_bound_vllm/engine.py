@@ -13,10 +13,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import httpx
 
@@ -39,6 +39,7 @@ PACKAGE: Final = Path(__file__).parents[2] / "integrations" / "vllm" / "src" / "
 _WHERE: Final = (
     "import importlib.util as i; s = i.find_spec('lowtide_vllm'); print(s and s.origin or '')"
 )
+Found = TypeVar("Found")
 CPU_ENV: Final = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "1"}
 """A gibibyte for each server, whose arithmetic is on core 1 alone: clients have the others."""
 
@@ -54,6 +55,20 @@ def check_wheel(python: str) -> None:
                 "The wheel there is not of this tree. `make vllm-wheel`, then: "
                 f"{python} -m pip install --no-deps --force-reinstall dist/lowtide_vllm-*.whl"
             )
+
+
+def run_to_end(work: Coroutine[Any, Any, Found]) -> Found:
+    """What it returns. SIGTERM cancels it, so that no server is left behind, with status 1."""
+
+    async def cancellable() -> Found:
+        task = asyncio.ensure_future(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise SystemExit(1) from None
 
 
 class Engine:

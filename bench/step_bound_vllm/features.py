@@ -3,13 +3,13 @@
     python -m bench.step_bound_vllm.features --vllm build/vllm/bin/python [--only LoRA ...]
 
 A vLLM on the CPU with the class, a small random Llama with two random adapters, live and batch
-calls together; then servers that have to refuse their start. Prints one line for each feature and
-ends with status 1 where one failed, within ten minutes. `make test-vllm-real` runs it.
+calls together; then two engines behind one address, and servers that have to refuse their start.
+Prints one line for each feature and ends with status 1 where one failed, within ten minutes.
+`make test-vllm-real` runs it.
 """
 
 import argparse
 import asyncio
-import signal
 import sys
 import tempfile
 import time
@@ -22,7 +22,7 @@ from bench.random_llama import random_llama
 from bench.random_lora import RANK, random_lora
 from bench.step_bound_vllm import starts
 from bench.step_bound_vllm.calls import Caller, Failed
-from bench.step_bound_vllm.engine import CLASS, Engine, check_wheel
+from bench.step_bound_vllm.engine import CLASS, Engine, check_wheel, run_to_end
 from bench.step_bound_vllm.trials import STEP_TOKENS, TRIALS
 
 LIMIT_S: Final = 600.0
@@ -51,11 +51,11 @@ class Results:
         began = time.monotonic()
         try:
             async with asyncio.timeout(TRIAL_S):
-                verdict, told = "pass", await run()
+                verdict, seen = "pass", await run()
         except (Failed, TimeoutError, ExceptionGroup, OSError) as error:
-            verdict, told = "FAIL", f"{type(error).__name__}: {error}"
+            verdict, seen = "FAIL", f"{type(error).__name__}: {error}"
             self.failed += 1
-        print(f"{verdict}  {name}, {time.monotonic() - began:.0f} s: {told}", flush=True)
+        print(f"{verdict}  {name}, {time.monotonic() - began:.0f} s: {seen}", flush=True)
 
 
 async def features(asked: argparse.Namespace, folder: Path) -> int:
@@ -105,9 +105,8 @@ def main() -> None:
     asked = parser.parse_args()
     asked.device, asked.flags = "cpu", FLAGS
     check_wheel(asked.vllm)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        failed = asyncio.run(features(asked, Path(name)))
+        failed = run_to_end(features(asked, Path(name)))
     print(f"{failed} failed" if failed else "all passed")
     sys.exit(1 if failed else 0)
 

@@ -67,21 +67,21 @@ def _starvation(rows: Sequence[dict[str, Any]]) -> None:
     print(f"\nOf {counts} gaps. The class promises {HOLD_MAX_MS} ms between two, and a step.")
 
 
-def _answers(told: dict[str, Any]) -> None:
-    same = "; ".join(f"{one} and {other} {count}" for one, other, count in told["same"])
-    lengths = ", ".join(f"{run} {count}" for run, count in told["of_asked_length"].items())
+def _answers(found: dict[str, Any]) -> None:
+    same = "; ".join(f"{one} and {other} {count}" for one, other, count in found["same"])
+    lengths = ", ".join(f"{run} {count}" for run, count in found["of_asked_length"].items())
     print(
-        f"\n{told['calls']} greedy calls sent together, {told['live']} of them live. Answers that "
+        f"\n{found['calls']} greedy calls sent together, {found['live']} of them live. Answers that "
         f"are the same, token for token: {same}. Of the length asked: {lengths}."
     )
 
 
-def _killed(told: dict[str, Any]) -> None:
+def _killed(found: dict[str, Any]) -> None:
     print(
-        f"\nKilled in the midst of a batch of {told['lines']}: {told['done_at_kill']} were done; "
-        f"the engine was back after {told['engine_up_again_s']} s, the batch ended after "
-        f"{told['batch_done_s']} s; {told['answered']} answered, {told['answered_twice']} twice, "
-        f"{told['failed']} failed."
+        f"\nKilled in the midst of a batch of {found['lines']}: {found['done_at_kill']} were done; "
+        f"the engine was back after {found['engine_up_again_s']} s, the batch ended after "
+        f"{found['batch_done_s']} s; {found['answered']} answered, {found['answered_twice']} twice, "
+        f"{found['failed']} failed."
     )
 
 

@@ -76,7 +76,7 @@ async def _row(engine: Engine, asked: argparse.Namespace) -> dict[str, Any]:
         if isinstance(error, RuntimeError):
             raise error
     await engine.is_idle()
-    return {"engine": engine.name, **{kind: _told(each) for kind, each in waits.items()}}
+    return {"engine": engine.name, **{kind: _summary(each) for kind, each in waits.items()}}
 
 
 def _streamed(traffic: Traffic, engine: Engine) -> Iterator[bytes]:
@@ -111,12 +111,12 @@ async def _loop(http: HttpEngine, bodies: Iterator[bytes], waits: Waits) -> None
 _NUMBERS = itertools.count()
 
 
-def _told(waits: Waits) -> dict[str, Any]:
+def _summary(waits: Waits) -> dict[str, Any]:
     """Counts, and milliseconds."""
-    told: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
     for name, values in (("ttft", sorted(waits.first)), ("itl", sorted(waits.gaps))):
-        told[f"{name}_count"] = len(values)
+        reported[f"{name}_count"] = len(values)
         for quantile, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
             value = values[round(share * (len(values) - 1))] if values else 0.0
-            told[f"{name}_{quantile}_ms"] = round(1e3 * value, 1)
-    return told
+            reported[f"{name}_{quantile}_ms"] = round(1e3 * value, 1)
+    return reported

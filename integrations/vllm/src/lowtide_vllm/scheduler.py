@@ -30,7 +30,7 @@ from .requirements import Unsupported, check, limits_of
 from .step_budget import BatchDecode, PromptBudget, decide
 from .step_time import StepShape, StepTimeModel
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # vLLM shows what its own loggers say alone
 
 ROOM_AGAIN_S: Final = 1.0
 """Room is made for one waiting call at most so often: it may wait for something else as well."""

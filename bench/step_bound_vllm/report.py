@@ -71,8 +71,8 @@ def _answers(found: dict[str, Any]) -> None:
     same = "; ".join(f"{one} and {other} {count}" for one, other, count in found["same"])
     lengths = ", ".join(f"{run} {count}" for run, count in found["of_asked_length"].items())
     print(
-        f"\n{found['calls']} greedy calls sent together, {found['live']} of them live. Answers that "
-        f"are the same, token for token: {same}. Of the length asked: {lengths}."
+        f"\n{found['calls']} greedy calls sent together, {found['live']} of them live. Answers "
+        f"that are the same, token for token: {same}. Of the length asked: {lengths}."
     )
 
 
@@ -80,8 +80,8 @@ def _killed(found: dict[str, Any]) -> None:
     print(
         f"\nKilled in the midst of a batch of {found['lines']}: {found['done_at_kill']} were done; "
         f"the engine was back after {found['engine_up_again_s']} s, the batch ended after "
-        f"{found['batch_done_s']} s; {found['answered']} answered, {found['answered_twice']} twice, "
-        f"{found['failed']} failed."
+        f"{found['batch_done_s']} s; {found['answered']} answered, {found['answered_twice']} "
+        f"twice, {found['failed']} failed."
     )
 
 

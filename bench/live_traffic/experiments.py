@@ -8,7 +8,6 @@ from typing import Any, Final
 from bench.live_traffic import rivals, workloads
 from bench.live_traffic.gateway import Gateway, Rule
 from bench.live_traffic.ours import Ours
-from bench.live_traffic.parts import OursInParts, PartsGateway
 from bench.live_traffic.recorder import Recorder
 from lowtide.engine_sim.benchmarks.bound import Demand, batch_bound, demand_of, makespan_bound
 from lowtide.engine_sim.benchmarks.virtual import VirtualWorld
@@ -80,15 +79,20 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
 FRONTIER: Final[dict[str, Callable[[int], Rule]]] = {
+    "Lowtide, prompts whole": lambda priority: Ours(priority=priority, parts=False),
     **{
-        f"Lowtide, window = {window}": lambda _, window=window: Ours(window_max=window)
-        for window in (12, 16, 24)
+        f"prompts whole, window = {window}": lambda _, window=window: Ours(
+            window_max=window, parts=False
+        )
+        for window in (8, 12, 16, 24)
     },
-    "Lowtide, parts of 1,024": lambda _: OursInParts(1024, itl_slo_s=0.05),
-    "Lowtide, parts of 768, 45 ms": lambda _: OursInParts(768, itl_slo_s=0.045),
+    **{
+        f"Lowtide, itl_slo_ms = {slo}": lambda _, slo=slo: Ours(itl_slo_s=slo / 1000)
+        for slo in (40, 75)
+    },
 }
-"""For stock flags alone, so without a priority: fewer calls in flight, and prompts in parts, which
-the product does not send, with `itl_slo_ms` as it is and lower."""
+"""For stock flags, so without a priority: prompts that are not sent in parts, fewer calls in flight
+with these, and other targets."""
 LONG_ANSWERS: Final = "tolerance 2.5"
 """With this one long answers have 0.75 of the bound, too."""
 NEAR: Final = ("tolerance 1.6", "tolerance 1.9")
@@ -127,8 +131,7 @@ def play(cell: Cell) -> dict[str, Any]:
     recorder = Recorder(until_s)
     priority = 0 if cell.setup == "stock" else BATCH_PRIORITY
     rule = (RULES | FRONTIER)[cell.rule](priority)
-    kind = PartsGateway if isinstance(rule, OursInParts) else Gateway
-    gateway = kind([rule], workloads.batch_requests(cell.kind, cell.seed), recorder)
+    gateway = Gateway([rule], workloads.batch_requests(cell.kind, cell.seed), recorder)
     arrivals = workloads.live_arrivals(rate, most, until_s, cell.seed)
     VirtualWorld([engine], gateway, arrivals).run(until_s)
     felt = recorder.felt()
@@ -280,7 +283,7 @@ def frontier_cells(seeds: range) -> list[Cell]:
     return [
         Cell(rule, load, "stock", seed)
         for load in ("steady 10/s", "steady 25/s")
-        for rule in ("no batch", "Lowtide", "Lowtide, window = 8", *FRONTIER)
+        for rule in ("no batch", "Lowtide", *FRONTIER)
         for seed in seeds
     ]
 

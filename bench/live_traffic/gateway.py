@@ -22,9 +22,13 @@ class Rule:
         """Right now; asked after every event that may change it."""
         raise NotImplementedError
 
-    def takes(self, request: SimRequest, now: float) -> bool:
-        """Whether the next batch call, which is this one, may be sent now."""
-        return True
+    def next_call(self, request: SimRequest, now: float) -> SimRequest | None:
+        """What to send now for a batch's next request: it, a part of its prompt, or nothing."""
+        return request
+
+    def whole_of(self, call: SimRequest) -> SimRequest | None:
+        """The request that the call which ended was a part of; None: it was the request."""
+        return None
 
     def asks_again_at(self, now: float) -> float | None:
         """When one that was not taken is to be offered again; None: with the next event."""
@@ -42,14 +46,20 @@ class Rule:
     def taken_back(self, request: SimRequest, now: float) -> None:
         """A batch call was aborted and will be sent again."""
 
-    def step(self, events: StepEvents) -> None:
-        """A step of the engine; only what a gateway could see of it is used."""
+    def step(self, events: StepEvents) -> float | None:
+        """A step of the engine; only what a gateway could see of it is used. When it will be seen,
+        if more may be sent then.
+        """
+        return None
 
     def first_token(self, request: SimRequest, now: float) -> None:
         """Of any call through the gateway."""
 
     def finished(self, request: SimRequest, now: float) -> None:
         """Of any call through the gateway."""
+
+    def part_finished(self, part: SimRequest, whole: SimRequest, now: float) -> None:
+        """A part of `whole` was read, which is next again."""
 
     def poll(
         self, engine: SimEngine, own: Sequence[SimRequest], now: float
@@ -86,7 +96,9 @@ class Gateway(GatewayPolicy):
 
     def on_step(self, world: VirtualWorld, replica: int, events: StepEvents) -> None:
         self._recorder.step(events)
-        self.rules[replica].step(events)
+        seen_at = self.rules[replica].step(events)
+        if seen_at is not None:
+            world.at(seen_at, lambda: self._fill(world, replica))
 
     def on_first_token(self, world: VirtualWorld, replica: int, request: SimRequest) -> None:
         if request.interactive:
@@ -95,10 +107,16 @@ class Gateway(GatewayPolicy):
         self._fill(world, replica)
 
     def on_finished(self, world: VirtualWorld, replica: int, request: SimRequest) -> None:
+        rule = self.rules[replica]
         if not request.interactive:
             del self._own[replica][request.id]
-            self._recorder.batch_finished(request, world.now)
-        self.rules[replica].finished(request, world.now)
+        if (whole := rule.whole_of(request)) is not None:
+            rule.part_finished(request, whole, world.now)
+            self._again.append(whole)
+        else:
+            if not request.interactive:
+                self._recorder.batch_finished(request, world.now)
+            rule.finished(request, world.now)
         self._fill(world, replica)
 
     def on_poll(self, world: VirtualWorld) -> None:
@@ -114,14 +132,15 @@ class Gateway(GatewayPolicy):
             request = self._again.pop() if self._again else next(self._work, None)
             if request is None:
                 return
-            if not rule.takes(request, world.now):
+            call = rule.next_call(request, world.now)
+            if call is None:
                 self._again.append(request)
                 self._ask_again(world, replica)
                 return
-            request.priority = rule.priority
-            own[request.id] = request
-            rule.sent(request, world.now)
-            world.submit(replica, request)
+            call.priority = rule.priority
+            own[call.id] = call
+            rule.sent(call, world.now)
+            world.submit(replica, call)
 
     def _ask_again(self, world: VirtualWorld, replica: int) -> None:
         at = self.rules[replica].asks_again_at(world.now)
@@ -138,7 +157,9 @@ class Gateway(GatewayPolicy):
         if world.abort(replica, request.id) is None:
             return
         del self._own[replica][request.id]
+        whole = self.rules[replica].whole_of(request)
         self.rules[replica].taken_back(request, world.now)
-        self._recorder.batch_lost(made)
-        again = SimRequest(request.id, request.pieces, request.output_tokens)
-        self._again.append(again)
+        if whole is None:
+            self._recorder.batch_lost(made)
+            whole = SimRequest(request.id, request.pieces, request.output_tokens)
+        self._again.append(whole)

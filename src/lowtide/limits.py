@@ -365,6 +365,13 @@ PREFILL_TOKENS_MAX: Final = 8_192  # of a step by vLLM's default; no engine tell
 PREFILL_STUTTER: Final = (
     1.5  # times itl_slo_ms: above it fewer watched prompts are unread at a time
 )
+PART_TOKENS_START: Final = 512  # of a part of a prompt: long against a step's own cost
+PART_TOKENS_MIN: Final = 384  # a step reads so many while it reads the weights: fewer save no time
+PART_TOKENS_MAX: Final = 1_024
+PART_TOKENS_LEAST: Final = 128  # what is left of a step for a part, else it waits for the next one
+PARTS_MAX: Final = 16  # of one prompt: an engine tokenizes its beginning anew for each
+PARTS_HOLD_S: Final = 600.0  # steps were too long for live calls in this time, so they may be again
+PARTS_REFUSED: Final = 8  # in a row: then whole prompts are sent for PARTS_HOLD_S
 PREFILL_WATCHED_CALLS: Final = 3  # unread whose first tokens we see: one is being read
 # and one comes next, with one more for the way between us
 YIELDS_MAX: Final = 16  # how often a call is taken back because its prompt is not read: without a

@@ -37,6 +37,8 @@ class EngineSettings(Section, frozen=True):
     watch_prompts: bool | Literal["auto"] = "auto"
     """Have batch answers streamed while there is live traffic, to see when each prompt was read;
     "auto": but not by llama.cpp, which gains nothing by it."""
+    prompt_parts: bool = True
+    """Send long batch prompts in parts while steps are too long for live calls."""
     ttft_slo_ms: int = limits.TTFT_SLO_MS
     itl_slo_ms: int = limits.ITL_SLO_MS
     api_key: str | None = None

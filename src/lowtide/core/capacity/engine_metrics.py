@@ -36,6 +36,8 @@ class EngineMetrics(msgspec.Struct, frozen=True, kw_only=True):
     asleep: bool = False
     bounds_steps: bool = False
     """Batch calls get only what live ones leave of its steps: it has the scheduler class."""
+    caches_prefixes: bool = False
+    """It is known to keep what it has read of a prompt for the next call that begins alike."""
 
 
 class BatchCall(msgspec.Struct, frozen=True):

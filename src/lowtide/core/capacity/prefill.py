@@ -15,8 +15,11 @@ core/dispatch/dispatch.py asks before it sends.
 import math
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from lowtide import limits
 from lowtide.core.capacity.engine_metrics import BatchCall
+from lowtide.core.capacity.prompt_parts import PromptParts
 
 UNWATCHED_ENGINES = frozenset({"llamacpp"})
 """Kinds of engines at which streamed batch answers cost more than they tell: decision 8."""
@@ -31,6 +34,7 @@ class PrefillPacer:
 
     def __init__(self) -> None:
         self.active = False
+        self.parts = PromptParts()
         self.is_needed = True
         """False while the engine itself keeps batch prompts from delaying live calls."""
         self.budget = float(limits.PREFILL_TOKENS_MAX)
@@ -60,6 +64,20 @@ class PrefillPacer:
         drained = max(0.0, now_s - self._outstanding_at_s) * self.rate_per_s
         return max(0.0, self._outstanding - drained) + self._watched
 
+    def size_to_send(self, left: int, least: int, now_s: float) -> int:
+        """How many tokens of a prompt of which `left` are unread may be sent now: all, 0, or a part
+        of at least `least`. If 0, `opens_at_s` says when to ask.
+        """
+        if not self.parts.is_active(now_s):
+            return left if self.may_send(left, now_s) else 0
+        if self._live_unread and now_s < self._live_read_at_s:
+            self.opens_at_s = self._live_read_at_s
+            return 0
+        size = self.parts.size(left, least, self.outstanding_tokens(now_s))
+        if not size:
+            self.opens_at_s = now_s + limits.PREFILL_WAIT_S_MAX  # or at the next step, if it shows
+        return size
+
     def may_send(self, tokens: int, now_s: float) -> bool:
         """Whether a prompt of that size may be sent now; if not, `opens_at_s` says when to ask."""
         outstanding = self.outstanding_tokens(now_s)
@@ -81,6 +99,7 @@ class PrefillPacer:
         """Counts a prompt that is being sent. `watched`: the caller will say
         when its first token came.
         """
+        self.parts.sent(tokens)
         if watched:
             self._watched += tokens
             self._watched_calls += 1
@@ -177,10 +196,11 @@ class PrefillPacer:
         readable = max(float(limits.PREFILL_TOKENS_MIN), wait_s * self.rate_per_s)
         self.budget = min(self.budget, readable)
 
-    def fit_steps(self, itl_p99_s: float, itl_slo_s: float) -> None:
-        """Fewer prompts in one step where steps are too long for live calls by far, and more of
-        them again where they are not.
+    def fit_steps(self, itl_p99_s: float, itl_slo_s: float, now_s: float) -> None:
+        """Smaller parts of prompts in one step where steps are too long for live calls, and fewer
+        whole ones where they are by far; more of them again where they are not.
         """
+        self.parts.fit(itl_p99_s, itl_slo_s, now_s)
         if itl_p99_s > limits.PREFILL_STUTTER * itl_slo_s:
             self.watched_max = max(float(limits.PREFILL_TOKENS_MIN), 0.8 * self.watched_max)
         else:
@@ -201,6 +221,13 @@ def make_way(
     """(place, tokens unread) of those of `calls` to take back for a live call, because their
     prompts are not read yet. `tells_prompts`: the engine tells how far it has read.
     """
+    if pacer.parts.is_active(now_s):
+        calls = [
+            msgspec.structs.replace(call, stays=True)
+            if pacer.parts.is_being_read(call.input_tokens, now_s - call.age_s)
+            else call
+            for call in calls
+        ]
     young = sorted(range(len(calls)), key=lambda place: calls[place].age_s)
     back = beyond_the_least([(place, calls[place]) for place in reversed(young)])
     if tells_prompts:  # else what is unread is a guess, and work may be lost

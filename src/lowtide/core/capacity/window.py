@@ -56,9 +56,11 @@ class WindowController:
         is_automatic: bool = True,
         itl_slo_s: float = limits.ITL_SLO_MS / 1000,
         ttft_slo_s: float = limits.TTFT_SLO_MS / 1000,
+        allows_parts: bool = False,
     ) -> None:
         """`is_automatic`: the operator named no window, so an engine that tells nothing gets
         WINDOW_DEFAULT at most. `ttft_slo_s` bounds how long what is owed may take to be read.
+        `allows_parts`: long prompts may be sent in parts to an engine that keeps what it has read.
         """
         self.window_max = window_max
         self.window = min(window_max, window_start)
@@ -72,6 +74,7 @@ class WindowController:
         self._metrics_at_s: float | None = None
         self._repeats = 0
         self._automatic = is_automatic
+        self._allows_parts = allows_parts
         self._itl_slo_s = itl_slo_s
         self.ttft_slo_s = ttft_slo_s
         """How soon a live call should begin, in seconds."""
@@ -86,6 +89,7 @@ class WindowController:
         """
         self.window_max = fresh.window_max
         self._automatic = fresh._automatic
+        self._allows_parts = fresh._allows_parts
         self._itl_slo_s = fresh._itl_slo_s
         self.ttft_slo_s = fresh.ttft_slo_s
         if not fresh._automatic:
@@ -190,6 +194,7 @@ class WindowController:
     def _missed(self, own: int, now_s: float, live: LiveSeen) -> None:
         self.polls_missed += 1
         self.live.see_silent(own, live, now_s)
+        self.pacer.parts.is_possible = False
         self.pacer.is_needed = True
         self.pacer.active = self.is_stale or self.live.is_recent(now_s)
         if self.is_stale and self.bound != "asleep":
@@ -204,12 +209,13 @@ class WindowController:
         tokens = max(change.prompt_tokens - change.cached_tokens, self.work.take_read())
         self.pacer.learn(tokens, change.elapsed_s, now_s)
         self.pacer.is_needed = not self.bounds_steps
+        self.pacer.parts.is_possible = self._allows_parts and self.metrics.caches_prefixes
         self.pacer.active = self.pacer.is_needed and self.live.is_recent(now_s)
         if self.pacer.active:
             self.pacer.sync(*self._unread(calls), now_s)
             self.pacer.keep_within(self.ttft_slo_s / 2)
             if change.itl_p99_s is not None:
-                self.pacer.fit_steps(change.itl_p99_s, self._itl_slo_s)
+                self.pacer.fit_steps(change.itl_p99_s, self._itl_slo_s, now_s)
 
     def _unread(self, calls: Sequence[BatchCall]) -> tuple[float, float]:
         """Tokens of batch prompts that the engine has not begun, and of the next older one or two,

@@ -24,23 +24,23 @@ from collections.abc import Callable, Iterable, Sequence
 from lowtide import limits
 from lowtide.core.batches.chunk import ChunkKey, ChunkLease
 from lowtide.core.dispatch.delayed import DelayedRequests
+from lowtide.core.dispatch.parts import fits, settle_part, watched
 from lowtide.core.dispatch.place_turns import PlaceTurns
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import (
     ChunkRun,
     Request,
     end_prefill,
-    goes_on_with,
     is_better_elsewhere,
     may_run,
     pending_by_organization,
 )
 from lowtide.core.dispatch.share_preemption import Claimant, SharePreemption
+from lowtide.core.dispatch.stranded import StrandedChunks
 from lowtide.core.dispatch.trials import begin_trial, end_trial
 from lowtide.core.dispatch.verdict import Decision, Finish, OutcomeRules, TryAgain
 from lowtide.core.faults.outcome import Outcome
 from lowtide.core.faults.scope import Scope
-from lowtide.core.faults.streamed_answer import STREAMED_ENDPOINTS
 
 
 class Dispatch:
@@ -55,8 +55,7 @@ class Dispatch:
         self._delayed = DelayedRequests()
         self._judge = OutcomeRules(attempts_max)
         self._replicas: Sequence[Replica] = ()
-        self._stranded: dict[ChunkKey, float] = {}
-        """The monotonic second since when no replica could go on with that chunk."""
+        self._stranded = StrandedChunks()
         self.ready: dict[str, int] = {}
         """Requests that could be sent at once, by model."""
         self.runs_short = False
@@ -132,28 +131,8 @@ class Dispatch:
         return [run for run in self.runs.values() if run.key.batch_id in batch_ids]
 
     def stranded(self, replicas: Sequence[Replica], now_s: float) -> list[ChunkRun]:
-        """Chunks that none of these replicas could go on with for `CHUNK_KEEP_S`, because their
-        engines are away or their set-up is at fault: other workers may be able to.
-
-        Chunks with requests whose calls were cut stay for `CHUNK_KEEP_CUT_S`: another worker would
-        not know of the cuts, and a request that kills engines would kill one after another.
-        """
-        if not self.runs or all(replica.is_well for replica in replicas):
-            self._stranded.clear()
-            return []
-        since = {
-            key: self._stranded.get(key, now_s)
-            for key, run in self.runs.items()
-            if not any(goes_on_with(replica, run, now_s) for replica in replicas)
-        }
-        self._stranded = since
-        due = {key for key, since_s in since.items() if now_s - since_s >= limits.CHUNK_KEEP_S}
-        if not due:
-            return []
-        waiting = itertools.chain(*(self.runs[key].pending for key in due), self._delayed.requests)
-        cut = {each.run.key for each in waiting if each.was_cut}
-        given_up = {key for key in cut if now_s - since.get(key, now_s) >= limits.CHUNK_KEEP_CUT_S}
-        return [self.runs[key] for key in due - (cut - given_up)]
+        """Chunks that none of these replicas could go on with for a while."""
+        return self._stranded.find(self.runs, self._delayed.requests, replicas, now_s)
 
     def take(self, replica: Replica, now_s: float) -> Request | None:
         """The next request for this replica, counted as in flight on it; None if there is none."""
@@ -170,18 +149,19 @@ class Dispatch:
         if request is None and (request := self._from_any(replica, now_s)) is None:
             return None
         runs_alone = request.must_run_alone
-        if (runs_alone and replica.calls) or not replica.takes_prompt(request.tokens, now_s):
+        if (runs_alone and replica.calls) or not fits(request, replica, now_s):
             request.run.pending.appendleft(request)  # nothing else is sent until it has its turn
             return None
         lease = request.run.lease
         self.ready[lease.model] -= 1
         request.share = self._turns.took(replica.name, lease.organization_id)
         request.sent_at_s = now_s
-        watched = replica.watches and lease.endpoint in STREAMED_ENDPOINTS
-        request.prefill_done = False if watched else None
+        is_watched = watched(request, replica)
+        request.prefill_done = False if is_watched else None
         if request.company:
             replica.suspects.started(request)
-        replica.started(alone=runs_alone, tokens=request.tokens, now_s=now_s, watched=watched)
+        unread = request.unread_tokens
+        replica.started(alone=runs_alone, tokens=unread, now_s=now_s, watched=is_watched)
         return request
 
     def settle(
@@ -198,6 +178,26 @@ class Dispatch:
         elif isinstance(decision, TryAgain):
             self._delayed.delay(request, decision.at_s)
         return decision
+
+    def settle_part(
+        self,
+        request: Request,
+        replica: Replica,
+        outcome: Outcome | None,
+        now_s: float,
+        draw: float,
+    ) -> None:
+        """Takes the end of a call that was a part of a prompt: its request goes on from there.
+        `outcome` None: the prompt cannot be cut, and no call was made.
+        """
+        if request.prefill_done is False:
+            end_prefill(request, replica, now_s)
+        request.share.in_flight -= 1
+        decision = settle_part(request, replica, outcome, self._judge, now_s, draw)
+        if decision is None:
+            self.put_back(request)
+        elif isinstance(decision, TryAgain):
+            self._delayed.delay(request, decision.at_s)
 
     def trial(self, replica: Replica, now_s: float) -> Scope | None:
         """The scope that a trial call is to be sent for now, counted as under way; None: none is

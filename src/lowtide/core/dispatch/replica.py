@@ -151,11 +151,11 @@ class Replica:
         """Whether one more request may be sent."""
         return self.in_flight < self.places and not self.alone and self.takes_calls(now_s)
 
-    def takes_prompt(self, tokens: int, now_s: float) -> bool:
-        """Whether a prompt of that size may follow those that the engine has not read yet."""
+    def size_to_send(self, tokens: int, least: int, now_s: float) -> int:
+        """How many of so many prompt tokens may be sent now: all, none, or at least `least`."""
         if self.controller is None or not self.controller.pacer.active:
-            return True
-        return self.controller.pacer.may_send(tokens, now_s)
+            return tokens
+        return self.controller.pacer.size_to_send(tokens, least, now_s)
 
     def is_paced(self, now_s: float) -> bool:
         """Whether a prompt was held back, and for longer than now."""

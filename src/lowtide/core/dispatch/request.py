@@ -23,7 +23,9 @@ class Request(msgspec.Struct, eq=False):
     `refusals` count failures that were its own; `company`, `was_pardoned`, `crash_count` and
     `is_suspect_in_flight` are for core/dispatch/suspects.py. `prefill_done`: whether the engine has
     read the prompt, as far as the call is watched; `yields`: how often it was taken back because it
-    had not; `timeouts`: those that were none of its own (core/faults/timeouts.py).
+    had not; `timeouts`: those that were none of its own (core/faults/timeouts.py). `part`: where
+    the part of its prompt that is in flight ends, None for the whole call; see
+    core/dispatch/parts.py for this and what was read by earlier parts.
     """
 
     run: "ChunkRun"
@@ -49,6 +51,23 @@ class Request(msgspec.Struct, eq=False):
     """Where its last `take` is counted until that call ends."""
     cut_at: tuple[str, ...] = ()
     """Names of replicas before which something ends calls as long as this one."""
+    part: int | None = None
+    goes_whole: bool = False
+    """Its prompt cannot be sent in parts, or one of them failed."""
+    tokens_read: int = 0
+    """Of its prompt, by earlier parts, at the replica `read_at`."""
+    read_at: str = ""
+    tokens_cached: int = 0
+    """Those of the prompt that are in that engine's cache because earlier parts were computed."""
+    was_part_aborted: bool = False
+    """Whether the engine may have read more of it, for a part that was taken back."""
+
+    @property
+    def unread_tokens(self) -> int:
+        """Of the prompt, or the part of it, that is in flight or comes next: those that no earlier
+        part had read.
+        """
+        return (self.tokens if self.part is None else self.part) - self.tokens_read
 
     @property
     def must_run_alone(self) -> bool:
@@ -65,6 +84,7 @@ class Request(msgspec.Struct, eq=False):
     def gave_way(self, unread_tokens: int) -> None:
         """Records that the call was taken back for live traffic before its prompt was read."""
         self.yields += 1
+        self.was_part_aborted = self.part is not None or self.tokens_read > 0
         if self.prefill_done is None:
             self.tokens = unread_tokens  # the engine has the rest of the prompt in its prefix cache
 
@@ -98,7 +118,7 @@ def end_prefill(request: Request, replica: Replica, now_s: float) -> None:
     """
     if request.prefill_done is False:
         request.prefill_done = True
-        replica.end_prefill(request.tokens, now_s)
+        replica.end_prefill(request.unread_tokens, now_s)
 
 
 def cannot_watch(request: Request, replica: Replica) -> None:
@@ -107,7 +127,7 @@ def cannot_watch(request: Request, replica: Replica) -> None:
     """
     if request.prefill_done is False:
         request.prefill_done = None
-        replica.cannot_watch(request.tokens, request.sent_at_s)
+        replica.cannot_watch(request.unread_tokens, request.sent_at_s)
 
 
 def goes_on_with(replica: Replica, run: ChunkRun, now_s: float) -> bool:

@@ -37,6 +37,8 @@ class SglangInfo(msgspec.Struct, frozen=True):
     schedule_low_priority_values_first: bool = False
     default_priority_value: int | None = None
     priority_scheduling_preemption_threshold: int = 10
+    disable_radix_cache: bool | None = None
+    dp_size: int | None = None
 
 
 def metrics_of(samples: Samples, info: SglangInfo) -> EngineMetrics | None:
@@ -56,6 +58,7 @@ def metrics_of(samples: Samples, info: SglangInfo) -> EngineMetrics | None:
         generation_tokens_total=samples.total("sglang:generation_tokens"),
         cached_tokens_total=samples.total("sglang:cached_tokens"),
         itl_buckets=samples.buckets("sglang:inter_token_latency_seconds"),
+        caches_prefixes=info.disable_radix_cache is False and info.dp_size == 1,
     )
 
 

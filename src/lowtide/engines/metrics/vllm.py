@@ -45,6 +45,7 @@ def metrics_of(samples: Samples) -> EngineMetrics | None:
         itl_buckets=samples.buckets(*_GAPS),
         asleep=_is_asleep(samples),
         bounds_steps=_bounds_steps(samples),
+        caches_prefixes=_caches_prefixes(samples),
     )
 
 
@@ -70,6 +71,17 @@ def _whole(labels: Labels, name: str) -> int:
     """0 for a label that is not there or says None."""
     value = labels.get(name, "")
     return int(value) if value.isdecimal() else 0
+
+
+def _caches_prefixes(samples: Samples) -> bool:
+    """Whether there is one engine behind the URL, and it says that its prefix cache is on. Of
+    several, each has its own, and the next call may go to another one.
+    """
+    told = [
+        labels.get("enable_prefix_caching")
+        for labels, _ in samples.series("vllm:cache_config_info")
+    ]
+    return told == ["True"]
 
 
 def _bounds_steps(samples: Samples) -> bool:

@@ -4,8 +4,9 @@ Where the engine understands it, the body gets the priority that puts batch work
 (ports/engine.py). An engine that was restarted without that refuses it: then the request goes out
 once more without, and so do all after it. A call that core.dispatch.dispatch marks as watched is
 streamed if its answer can be (core/faults/streamed_answer.py); an engine whose stream does not tell
-the whole answer is sent the request again, and asked for no more streams. Invariant: nothing is
-sent again to a replica that went to another worker meanwhile.
+the whole answer is sent the request again, and asked for no more streams. A part of a prompt
+(core/dispatch/parts.py) is a call of its own, whose answer nobody gets. Invariant: nothing is sent
+again to a replica that went to another worker meanwhile.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +27,12 @@ from lowtide.core.batches.line import (
 )
 from lowtide.core.batches.segment import Finished
 from lowtide.core.bodies.body_rules import NO_FIELDS, BodyRules
+from lowtide.core.bodies.prompt_part import (
+    ANSWER_FIELDS,
+    PART_FIELDS,
+    cut_prompt,
+    without_own_cache,
+)
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import Request, cannot_watch
 from lowtide.core.faults.outcome import (
@@ -66,7 +73,7 @@ class Upstream(msgspec.Struct, eq=False):
 
 
 Made = TypeVar("Made")
-OnRead = Callable[[Upstream, Request], None]
+OnToken = Callable[[Upstream, Request], None]
 
 
 class OwnershipLostError(Exception):
@@ -78,17 +85,16 @@ class OwnershipLostError(Exception):
 async def attempt(
     upstream: Upstream,
     request: Request,
-    on_read: OnRead = lambda *_: None,
+    on_token: OnToken = lambda *_: None,
     monotonic: Callable[[], float] = lambda: 0.0,
 ) -> tuple[str, Outcome]:
     """Sends the request once. Returns its custom_id and the outcome.
 
-    `on_read` is called at the first token of a watched call; `monotonic` gives a clock's seconds.
+    `on_token` is called with the tokens of a watched call; `monotonic` gives a clock's seconds.
     Raises OwnershipLostError.
     """
     lease = request.run.lease
-    priority = upstream.replica.priority
-    fields = NO_FIELDS if priority is None else {"priority": priority}
+    priority, fields = upstream.replica.priority, _priority_field(upstream)
     try:
         if len(request.data) <= limits.LARGE_BODY_BYTES:
             line, body = read_request(request.data), b""
@@ -97,7 +103,7 @@ async def attempt(
             _check_owned(upstream, monotonic)
         answer = None
         if request.prefill_done is False:
-            answer = await _send_watched(upstream, request, line, fields, on_read)
+            answer = await _send_watched(upstream, request, line, fields, on_token)
             _check_owned(upstream, monotonic)
         if answer is None:
             answer = await upstream.engine.post(
@@ -115,9 +121,58 @@ async def attempt(
         if answer.kind == "timeout":
             answer = _name_setting(answer, upstream.timeout_s)
     elif (size := len(answer.body)) > limits.LARGE_BODY_BYTES:
-        judged = _beside(request, size, _outcome_of_large, answer, lease.endpoint)
+        judged = _beside(request, size, _outcome_of_large, request, answer)
         return line.custom_id, await judged
-    return line.custom_id, classify(answer, lease.endpoint)
+    return line.custom_id, classify(_of_user(request, answer), lease.endpoint)
+
+
+async def attempt_part(
+    upstream: Upstream, request: Request, monotonic: Callable[[], float] = lambda: 0.0
+) -> Outcome | None:
+    """Has the engine read the part of its prompt that `request.part` ends. Returns what came of it;
+    None: the prompt cannot be cut, and nothing was sent. Raises OwnershipLostError.
+    """
+    if len(request.data) <= limits.LARGE_BODY_BYTES:
+        body = _part_body(upstream, request)
+    else:
+        body = await _beside(request, len(request.data), _part_body, upstream, request)
+        _check_owned(upstream, monotonic)
+    if body is None:
+        return None
+    lease = request.run.lease
+    answer = await upstream.engine.post(
+        _path(request), body, upstream.timeout_s, lease.organization_id
+    )
+    return classify(answer, lease.endpoint)
+
+
+def _part_body(upstream: Upstream, request: Request) -> bytes | None:
+    if request.part is None or upstream.streaming is None:
+        return None
+    try:
+        line = read_request(request.data)
+        cut = cut_prompt(line.body, request.part / max(1, request.tokens))
+        if cut is None:
+            return None
+        fields = {**_priority_field(upstream), **PART_FIELDS}
+        part = RequestLine(line.custom_id, cut)
+        return _body(upstream, request, part, fields, without=ANSWER_FIELDS)
+    except LineFormatError:
+        return None  # the whole call will say so
+
+
+def _priority_field(upstream: Upstream) -> Mapping[str, object]:
+    priority = upstream.replica.priority
+    return NO_FIELDS if priority is None else {"priority": priority}
+
+
+def _of_user(request: Request, answer: Attempt) -> Attempt:
+    """The answer as if its prompt had not been read in parts."""
+    own = request.tokens_cached + request.was_part_aborted * request.unread_tokens
+    if not own or not isinstance(answer, Reply) or answer.status >= 300:
+        return answer
+    body = without_own_cache(answer.body, own)
+    return Reply(answer.status, body, answer.retry_after_s)
 
 
 def _beside(
@@ -135,11 +190,11 @@ def _read(
     return line, _body(upstream, request, line, fields)
 
 
-def _outcome_of_large(answer: Reply, endpoint: str) -> Outcome:
+def _outcome_of_large(request: Request, answer: Reply) -> Outcome:
     """The outcome of a large answer, with its body as result lines have it, so that no work is
     left for the loop.
     """
-    outcome = classify(answer, endpoint)
+    outcome = classify(_of_user(request, answer), request.run.lease.endpoint)
     if isinstance(outcome, Succeeded):
         return msgspec.structs.replace(outcome, body=one_line(outcome.body))
     return outcome
@@ -150,7 +205,7 @@ async def _send_watched(
     request: Request,
     line: RequestLine,
     fields: Mapping[str, object],
-    on_read: OnRead,
+    on_token: OnToken,
 ) -> Attempt | None:
     """Sends a request for a stream; None: it is to be sent again for a whole answer."""
     if upstream.streaming is None or not is_plain(line.body):
@@ -162,7 +217,7 @@ async def _send_watched(
             _path(request),
             _body(upstream, request, line, {**STREAM_FIELDS, **fields}),
             upstream.timeout_s,
-            partial(on_read, upstream, request),
+            partial(on_token, upstream, request),
             memory,
         )
     if answer is None or _refuses(answer, "stream"):

@@ -21,6 +21,7 @@ from lowtide import limits
 from lowtide.core.accounts.charged_usage import UsageMeter
 from lowtide.core.batches.chunk import ChunkKey
 from lowtide.core.batches.segment import Finished, Slice
+from lowtide.core.dispatch.parts import token_came
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import ChunkRun, Request, end_prefill
 from lowtide.core.dispatch.verdict import Decision, Finish
@@ -28,7 +29,13 @@ from lowtide.core.execution.records import CommitReceipt
 from lowtide.core.faults.outcome import Failed, Outcome, Rejected, Succeeded
 from lowtide.core.reporting.batch_watch import BatchWatch
 from lowtide.core.reporting.tally import Tallies, Tally
-from lowtide.loops.dispatch.attempt import OwnershipLostError, Upstream, attempt, render
+from lowtide.loops.dispatch.attempt import (
+    OwnershipLostError,
+    Upstream,
+    attempt,
+    attempt_part,
+    render,
+)
 from lowtide.loops.dispatch.commit import Leases
 from lowtide.loops.dispatch.leasing import Leasing
 from lowtide.loops.dispatch.outcomes import Outcomes
@@ -234,15 +241,21 @@ class Dispatcher:
                 slot.revoked = True  # the process stood still before it could send
                 return
             try:
-                custom_id, outcome = await attempt(
-                    upstream, request, self._prompt_read, self._clock.monotonic
-                )
+                if request.part is not None:
+                    part = await attempt_part(upstream, request, self._clock.monotonic)
+                else:
+                    custom_id, outcome = await attempt(
+                        upstream, request, self._token_came, self._clock.monotonic
+                    )
             except OwnershipLostError:
                 slot.revoked = True
                 return
             slot.in_flight = False
             now_s = self._clock.monotonic()
-            self._settle(upstream, request, custom_id, outcome, now_s)
+            if request.part is not None:
+                self._core.settle_part(request, upstream.replica, part, now_s, self._draw())
+            else:
+                self._settle(upstream, request, custom_id, outcome, now_s)
             if self._draining or self._backed_up():
                 return
             request = self._core.take(upstream.replica, now_s)
@@ -263,10 +276,14 @@ class Dispatcher:
             log.error("slot.failed", batch=slot.request.run.key.batch_id, exc_info=error)
             self._give_back(slot.request.run)
 
-    def _prompt_read(self, upstream: Upstream, request: Request) -> None:
-        """Records the first token of a watched call: the next prompt may follow."""
-        end_prefill(request, upstream.replica, self._clock.monotonic())
-        self._wake()
+    def _token_came(self, upstream: Upstream, request: Request) -> None:
+        """Records a token of a watched call: the next prompt, or part of one, may follow."""
+        now_s = self._clock.monotonic()
+        if request.prefill_done is False:
+            end_prefill(request, upstream.replica, now_s)
+            self._wake()
+        if token_came(request, upstream.replica, now_s):
+            self._fill()
 
     def _settle(
         self, upstream: Upstream, request: Request, custom_id: str, outcome: Outcome, now_s: float

@@ -22,13 +22,13 @@ async def post_watched(
     path: str,
     body: bytes,
     timeout_s: float,
-    on_read: Callable[[], None],
+    on_token: Callable[[], None],
     memory: ReplyMemory,
 ) -> Attempt | None:
     """Posts `body`, which asks for a stream, and puts the answer together.
 
-    `on_read` is called once, with the first token; `memory` counts what comes. None: the stream was
-    not one that can be put together.
+    `on_token` is called with the first token and whatever comes after it; `memory` counts what
+    comes. None: the stream was not one that can be put together.
     """
     try:
         async with (
@@ -39,22 +39,21 @@ async def post_watched(
                 return reply
             if reply.status >= 300 or not reply.content_type.startswith(CONTENT_TYPE):
                 return await _read_whole(reply, memory)
-            return await _read_stream(reply, on_read, memory)
+            return await _read_stream(reply, on_token, memory)
     except TimeoutError:
         return NoReply("timeout", f"no complete answer within {timeout_s:g} s")
 
 
 async def _read_stream(
-    reply: ReplyStream, on_read: Callable[[], None], memory: ReplyMemory
+    reply: ReplyStream, on_token: Callable[[], None], memory: ReplyMemory
 ) -> Attempt | None:
     answer = StreamedAnswer()
     while block := await reply.read():
         if isinstance(block, NoReply):
             return block
-        had_begun = answer.has_begun
         answer.feed(block)
-        if answer.has_begun and not had_begun:
-            on_read()
+        if answer.has_begun:
+            on_token()
         if answer.is_oversize:
             return _OVERSIZE
         await memory.add(len(block))

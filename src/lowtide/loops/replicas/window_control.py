@@ -185,7 +185,7 @@ def _own_calls(requests: Sequence[Request], now_s: float) -> list[BatchCall]:
     return [
         BatchCall(
             now_s - request.sent_at_s,
-            request.tokens,
+            request.unread_tokens if request.prefill_done is False else request.tokens,
             prefill_done=request.prefill_done,
             stays=request.yields >= limits.YIELDS_MAX,
         )

@@ -1,10 +1,16 @@
 """A replica with its window and controller, as the settings bound them."""
 
+from typing import Final
+
 from lowtide import limits
 from lowtide.config import ReplicaSettings as ReplicaSettings
+from lowtide.core.bodies.prompt_part import ANSWER_FIELDS, CUTTABLE_FIELDS
 from lowtide.core.capacity.latency_window import LatencyWindow
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
+
+_PART_FIELDS: Final = CUTTABLE_FIELDS - ANSWER_FIELDS
+"""Fields that may be set in every body without harm to the parts of prompts."""
 
 
 def replica_of(
@@ -26,6 +32,7 @@ def replica_of(
         is_automatic=settings.window is None,
         itl_slo_s=settings.itl_slo_ms / 1000,
         ttft_slo_s=settings.ttft_slo_ms / 1000,
+        allows_parts=settings.prompt_parts and settings.extra_body.keys() <= _PART_FIELDS,
     )
     learned_max = min(bound, limits.WINDOW_DEFAULT) if settings.window is None else bound
     return Replica(

@@ -54,12 +54,12 @@ def test_where_steps_stay_too_long_one_watched_prompt_is_unread_at_a_time() -> N
     pacer = PrefillPacer()
     pacer.budget = float(limits.PREFILL_TOKENS_MIN)
     for _ in range(20):
-        pacer.fit_steps(0.1, 0.05)
+        pacer.fit_steps(0.1, 0.05, 0.0)
     assert pacer.may_send(9000, 0.0), "one may have any length: no step can be cut short"
     pacer.sent(2000, 0.0, watched=True)
     assert not pacer.may_send(2000, 0.0)
     for _ in range(200):
-        pacer.fit_steps(0.06, 0.05)
+        pacer.fit_steps(0.06, 0.05, 0.0)
     assert pacer.may_send(2000, 0.0), "a little above the target is what the window is for"
 
 

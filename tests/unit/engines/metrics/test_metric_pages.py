@@ -20,7 +20,47 @@ def test_vllm_tells_all_there_is() -> None:
         generation_tokens_total=412_345,
         cached_tokens_total=100_500,
         itl_buckets=((0.01, 100), (0.025, 400), (0.05, 900), (INF, 1000)),
+        caches_prefixes=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [(b'"True"', True), (b'"False"', False), (b'"None"', False)],
+)
+def test_a_vllm_caches_prefixes_when_it_says_so(told: bytes, *, says: bool) -> None:
+    name = b"enable_prefix_caching="
+    reported = vllm.metrics_of(
+        vllm.PAGE.read(engine_pages.VLLM.replace(name + b'"True"', name + told))
+    )
+    assert reported is not None
+    assert reported.caches_prefixes == says
+
+
+def test_of_several_vllm_engines_none_is_known_to_have_read_what_another_has() -> None:
+    page = engine_pages.VLLM_TWO_ENGINES.replace(
+        b'block_size="16"', b'block_size="16",enable_prefix_caching="True"'
+    )
+    reported = vllm.metrics_of(vllm.PAGE.read(page))
+    assert reported is not None
+    assert not reported.caches_prefixes
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        (sglang.SglangInfo(disable_radix_cache=False, dp_size=1), True),
+        (sglang.SglangInfo(disable_radix_cache=True, dp_size=1), False),
+        (sglang.SglangInfo(disable_radix_cache=False, dp_size=2), False),
+        (sglang.SglangInfo(), False),
+    ],
+)
+def test_an_sglang_caches_prefixes_when_its_settings_say_so(
+    info: sglang.SglangInfo, *, says: bool
+) -> None:
+    reported = sglang.metrics_of(sglang.PAGE.read(engine_pages.SGLANG), info)
+    assert reported is not None
+    assert reported.caches_prefixes == says
 
 
 def test_the_engines_of_a_data_parallel_vllm_are_one() -> None:

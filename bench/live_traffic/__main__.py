@@ -4,7 +4,7 @@
 
 Virtual time: the figures do not depend on this machine, and the same seeds give the same figures.
 `--write` puts tables and pictures into docs/live-traffic.md and docs/live-traffic-tables.md. A part
-(--only) writes its own tables, `stock` only those of its rows that it has run.
+(--only) writes its own tables, `lowtide` only those of their rows that it has run.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any, Final
 from bench.live_traffic import tables
 from bench.live_traffic.experiments import (
     CLASS,
+    FRONTIER_LOADS,
     LOADS,
     LONG_ANSWERS,
     cells,
@@ -27,10 +28,10 @@ from bench.live_traffic.experiments import (
     class_day_cells,
     class_steps_cells,
     frontier_cells,
+    lowtide_cells,
     play,
     race,
     races,
-    stock_cells,
     tolerance_cells,
 )
 from bench.live_traffic.prefixes import play_prefixes, prefix_runs
@@ -40,7 +41,7 @@ PAGES: Final = (DOCS / "live-traffic.md", DOCS / "live-traffic-tables.md")
 PICTURES: Final = DOCS / "pictures"
 PARTS: Final = {
     "class": class_cells, "class-day": class_day_cells, "class-steps": class_steps_cells,
-    "tolerance": tolerance_cells, "stock": stock_cells, "frontier": frontier_cells,
+    "tolerance": tolerance_cells, "lowtide": lowtide_cells, "frontier": frontier_cells,
 }  # fmt: skip
 """What --only may name."""
 Run = dict[str, Any]
@@ -68,15 +69,15 @@ def main() -> None:
     if "beside" in runs:
         parts |= _beside_tables(runs["beside"], ("recommended", "smooth", "stock"))
         parts |= _other_tables(runs)
-    if "stock" in runs:
-        parts |= _beside_tables(runs["stock"], ("stock",))
+    if "lowtide" in runs:
+        parts |= _beside_tables(runs["lowtide"], ("recommended", "smooth", "stock"))
+        parts["kinds"] = tables.day_by_kind(runs["lowtide"])
     if "frontier" in runs:
-        loads = ("steady 10/s", "steady 25/s")
-        parts["frontier"] = tables.frontier(runs["frontier"], loads)
+        parts["frontier"] = tables.frontier(runs["frontier"], FRONTIER_LOADS)
     for lines in parts.values():
         print("\n".join(lines), end="\n\n")
     if asked.write:
-        _write(runs, parts, is_whole=asked.only != "stock")
+        _write(runs, parts, is_whole=asked.only != "lowtide")
 
 
 def _arguments() -> argparse.Namespace:
@@ -87,7 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="into the pages of docs/")
     parser.add_argument("--jobs", type=int, default=2, help="processes at one time")
     parser.add_argument(
-        "--only", choices=list(PARTS), help="with the scheduler class, or Lowtide with stock flags"
+        "--only", choices=list(PARTS), help="with the scheduler class, or Lowtide without it"
     )
     parser.add_argument("--json", type=Path, help="every run, into this file")
     return parser.parse_args()

@@ -367,7 +367,7 @@ PREFILL_STUTTER: Final = (
 )
 PART_TOKENS_START: Final = 512  # of a part of a prompt: long against a step's own cost
 PART_TOKENS_MIN: Final = 384  # a step reads so many while it reads the weights: fewer save no time
-PART_TOKENS_MAX: Final = 1_024
+PART_TOKENS_MAX: Final = 1_024  # longer ones are hardly faster to read, and make steps longer
 PART_TOKENS_LEAST: Final = 128  # what is left of a step for a part, else it waits for the next one
 PARTS_MAX: Final = 16  # of one prompt: an engine tokenizes its beginning anew for each
 PARTS_HOLD_S: Final = 600.0  # steps were too long for live calls in this time, so they may be again

@@ -79,7 +79,7 @@ def _cut_messages(messages: list[dict[str, msgspec.Raw]], share: float) -> list[
 
 def without_own_cache(body: bytes, own_tokens: int) -> bytes:
     """The answer of a whole call without the cached tokens that its own parts put into the engine's
-    cache: nobody had them there before. Other answers are left as they are.
+    cache: they are none that the request found there. Other answers are left as they are.
     """
     try:
         fields = _fields.decode(body)
@@ -90,5 +90,5 @@ def without_own_cache(body: bytes, own_tokens: int) -> bytes:
         return body
     if cached <= 0 or own_tokens <= 0:
         return body
-    told = {**details, "cached_tokens": max(0, cached - own_tokens)}
-    return msgspec.json.encode({**fields, "usage": {**usage, "prompt_tokens_details": told}})
+    fewer = {**details, "cached_tokens": max(0, cached - own_tokens)}
+    return msgspec.json.encode({**fields, "usage": {**usage, "prompt_tokens_details": fewer}})

@@ -20,7 +20,7 @@ class PromptParts:
         self.is_possible = False
         """Whether the engine is known to keep what it has read, and the operator allows parts."""
         self.tokens = float(limits.PART_TOKENS_START)
-        """Of a part, and so of all batch prompts in one step, at most."""
+        """The most that a part has, and so all batch prompts in one step."""
         self._until_s = float("-inf")
         self._sent = 0.0
         self._step_ended_at_s = float("-inf")

@@ -55,7 +55,7 @@ class Request(msgspec.Struct, eq=False):
     goes_whole: bool = False
     """Its prompt cannot be sent in parts, or one of them failed."""
     tokens_read: int = 0
-    """Of its prompt, by earlier parts, at the replica `read_at`."""
+    """How much of its prompt earlier parts had read, at the replica `read_at`."""
     read_at: str = ""
     tokens_cached: int = 0
     """Those of the prompt that are in that engine's cache because earlier parts were computed."""
@@ -64,8 +64,8 @@ class Request(msgspec.Struct, eq=False):
 
     @property
     def unread_tokens(self) -> int:
-        """Of the prompt, or the part of it, that is in flight or comes next: those that no earlier
-        part had read.
+        """How much of its prompt, or of the part of it, the next call or the one in flight has the
+        engine read: what no earlier part had read.
         """
         return (self.tokens if self.part is None else self.part) - self.tokens_read
 

@@ -77,11 +77,11 @@ def _caches_prefixes(samples: Samples) -> bool:
     """Whether there is one engine behind the URL, and it says that its prefix cache is on. Of
     several, each has its own, and the next call may go to another one.
     """
-    told = [
+    reported = [
         labels.get("enable_prefix_caching")
         for labels, _ in samples.series("vllm:cache_config_info")
     ]
-    return told == ["True"]
+    return reported == ["True"]
 
 
 def _bounds_steps(samples: Samples) -> bool:

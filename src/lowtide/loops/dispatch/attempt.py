@@ -5,8 +5,8 @@ Where the engine understands it, the body gets the priority that puts batch work
 once more without, and so do all after it. A call that core.dispatch.dispatch marks as watched is
 streamed if its answer can be (core/faults/streamed_answer.py); an engine whose stream does not tell
 the whole answer is sent the request again, and asked for no more streams. A part of a prompt
-(core/dispatch/parts.py) is a call of its own, whose answer nobody gets. Invariant: nothing is sent
-again to a replica that went to another worker meanwhile.
+(core/dispatch/parts.py) is a call of its own, whose answer is thrown away. Invariant: nothing is
+sent again to a replica that went to another worker meanwhile.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -15,7 +15,7 @@ from lowtide.engine_sim.http.serving import served
 from testkit.patience import PATIENCE_S
 
 MODEL = "m"
-LINES = 6
+LINES = 4
 ANSWER_TOKENS = 12
 PROMPT_TOKENS = 1_600
 
@@ -45,12 +45,12 @@ async def live_call(env: Env) -> None:
     await env.http.post(CHAT, json=body)
 
 
-async def seen_running(env: Env) -> None:
-    """Returns when Lowtide has read from the engine that the live call runs."""
+async def too_long_steps_seen(env: Env) -> None:
+    """Returns when Lowtide says that it has seen them."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             (engine,) = (await env.http.get("/v1/admin/engines")).json()["data"] or [{}]
-            if (engine.get("load") or {}).get("running"):
+            if (engine.get("load") or {}).get("sends_parts"):
                 return
             await asyncio.sleep(0.05)
 
@@ -70,7 +70,7 @@ async def test_prompts_are_read_in_parts_and_results_are_of_the_whole_calls(tmp_
     replica = ReplicaSettings(url=f"{address}/v1", models=(MODEL,), itl_slo_ms=1)
     async with served(ServerOptions(model=MODEL), listener), open_house(tmp_path, [replica]) as env:
         user = asyncio.create_task(live_call(env))
-        await seen_running(env)
+        await too_long_steps_seen(env)
         ended = await env.end(await env.start(lines()))
         engine = await counted(address)
         output, errors = await env.results(ended)

@@ -12,6 +12,7 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     it from being larger. `running`, `waiting` and `kv_used` (0 to 1) are the engine's own figures,
     live calls included; null where it does not tell. `bounds_steps`: it has Lowtide's scheduler
     class, which gives batch calls what live ones leave of its steps, so nothing is paced here.
+    `sends_parts`: its steps are too long for live calls, so long batch prompts go there in parts.
     `live_target_s`: how soon a live call should begin there (`ttft_slo_ms` in the settings); null
     where no target is set.
     """
@@ -23,6 +24,7 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int | None = None
     kv_used: float | None = None
     bounds_steps: bool = False
+    sends_parts: bool = False
     live_target_s: float | None = None
 
 

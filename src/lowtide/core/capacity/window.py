@@ -170,6 +170,12 @@ class WindowController:
         return self.metrics.bounds_steps and not self.polls_missed
 
     @property
+    def sends_parts(self) -> bool:
+        """Whether long prompts are sent in parts, as of the last poll."""
+        at_s = self._metrics_at_s
+        return at_s is not None and self.pacer.active and self.pacer.parts.is_active(at_s)
+
+    @property
     def gives_way(self) -> bool:
         """Whether live traffic is what keeps the window small."""
         return self.live.calls > 0 and (

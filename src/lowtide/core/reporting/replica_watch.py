@@ -190,6 +190,7 @@ def _load(replica: Replica) -> ReplicaLoad:
         waiting=reported.waiting,
         kv_used=reported.kv_used,
         bounds_steps=controller is not None and controller.bounds_steps,
+        sends_parts=controller is not None and controller.sends_parts,
         live_target_s=controller.ttft_slo_s if controller is not None else None,
     )
 

@@ -14,7 +14,8 @@ import msgspec
 class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
     """How full a replica is: batch calls in flight and allowed, what bounds them, and the engine's
     own figures, None where it does not tell. `kv_used` is a share from 0 to 1. `bounds_steps`: its
-    scheduler gives batch calls what live ones leave, so nothing is paced. `live_target_s`: how soon
+    scheduler gives batch calls what live ones leave, so nothing is paced. `sends_parts`: long batch
+    prompts go there in parts at present. `live_target_s`: how soon
     a live call should begin there, None where nothing is steered by that.
     """
 
@@ -25,6 +26,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int | None = None
     kv_used: float | None = None
     bounds_steps: bool = False
+    sends_parts: bool = False
     live_target_s: float | None = None
 
 

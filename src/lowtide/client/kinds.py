@@ -22,11 +22,9 @@ class Rows(Protocol):
     def values(self, columns: Sequence[str], first: int) -> Iterator[Mapping[str, Any]]:
         """The values of `columns` in each row from `first` on, as a template meets them: what is
         missing is None."""
-        ...
 
     def joined(self, fields: Sequence[pa.Field], arrays: Sequence[pa.ChunkedArray]) -> Any:
         """The same kind, with these columns beside its own."""
-        ...
 
 
 def rows_of(given: Any) -> Rows:

@@ -31,7 +31,6 @@ class Loop(Protocol):
 
     async def tick(self, now: datetime) -> datetime | None:
         """Does what is due. Returns when to be called again; None means only when woken."""
-        ...
 
 
 class _Runner:

@@ -52,11 +52,9 @@ class TenantStore(Protocol):
         now: datetime,
     ) -> bool:
         """Replaces limits and cap; False when unknown. A higher cap lets paused batches go on."""
-        ...
 
     async def add_project(self, project: Project) -> bool:
         """False when the organization is unknown."""
-        ...
 
     async def projects(self, organization_id: str | None = None) -> list[Project]: ...
 
@@ -64,35 +62,27 @@ class TenantStore(Protocol):
 
     async def add_key(self, key: ApiKey) -> bool:
         """False when the project is unknown."""
-        ...
 
     async def keys(self, project_id: str | None = None) -> list[ApiKey]:
         """The keys, newest first, revoked ones included."""
-        ...
 
     async def key_owner(self, key_id: str) -> KeyOwner | None:
         """None when unknown. Validity is the caller's to check."""
-        ...
 
     async def revoke_key(self, key_id: str, now: datetime) -> bool:
         """False when unknown; revoking twice keeps the first instant."""
-        ...
 
     async def touch_keys(self, used_at: Mapping[str, datetime]) -> None:
         """Records `last_used_at`; it never goes back."""
-        ...
 
     async def batches_created_since(self, organization_id: str, since: datetime) -> int:
         """Batches with `created_at >= since`, whatever became of them."""
-        ...
 
     async def unfinished_batches(self, organization_id: str, most: int) -> int:
         """Batches and background responses that have not ended, counted up to `most`."""
-        ...
 
     async def storage_use(self, organization_id: str) -> StorageUse:
         """What its projects keep together (core/files/storage_quota.py)."""
-        ...
 
 
 class LedgerStore(Protocol):
@@ -100,17 +90,14 @@ class LedgerStore(Protocol):
 
     async def cost(self, batch_ids: Sequence[str]) -> Mapping[str, Cost]:
         """The cost by batch; batches without entries are left out."""
-        ...
 
     async def cost_by_model(self, batch_id: str) -> Mapping[str, Cost]:
         """What each model of the batch has cost so far, by model in order; models without entries
         are left out. Reads all entries of the batch.
         """
-        ...
 
     async def entries(self, batch_id: str) -> list[LedgerEntry]:
         """The entries in the order they were written."""
-        ...
 
     async def usage(
         self,
@@ -122,14 +109,11 @@ class LedgerStore(Protocol):
         project_id: str | None = None,
     ) -> list[UsageRow]:
         """Sums of entries with `since <= at < until`, days in UTC, ordered by the groups."""
-        ...
 
     async def spent_pico(self, organization_id: str, since: datetime) -> int:
         """The sum of all charges with `at >= since`; cheap when that is a month's first instant."""
-        ...
 
     async def unpause(self, now: datetime) -> list[str]:
         """Lets batches go on whose organization is below its cap again (raised, or a new month);
         their ids. Held chunks wait again.
         """
-        ...

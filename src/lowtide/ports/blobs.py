@@ -60,7 +60,6 @@ class Blobs(Protocol):
 
     async def put(self, key: str, data: bytes) -> None:
         """Stores a small blob whole. Raises BlobExists, BlobsFull, BlobsUnavailable."""
-        ...
 
     def write(self, key: str, *, is_fresh: bool = False) -> AbstractAsyncContextManager[BlobWriter]:
         """Stores a blob piece by piece, in bounded memory. Leaving by an exception stores nothing.
@@ -69,38 +68,29 @@ class Blobs(Protocol):
         chance for this one write, so that no other call ever writes it. A bucket then needs no copy
         to keep it create-only, and S3 copies no more than 5 GiB.
         """
-        ...
 
     async def size(self, key: str) -> int:
         """Bytes. Raises BlobNotFound."""
-        ...
 
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """A range, whole in memory: for small ranges. Raises BlobNotFound."""
-        ...
 
     async def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Several `(offset, length)` ranges of one blob; near ones are fetched together."""
-        ...
 
     def stream(self, key: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """A range in blocks of at most `limits.STREAM_BLOCK_BYTES`. Raises BlobNotFound at the
         start.
         """
-        ...
 
     async def delete(self, key: str) -> None:
         """Removes; a missing key is no error."""
-        ...
 
     def list(self, prefix: str) -> AsyncIterator[BlobInfo]:
         """Blobs whose key starts with the folder `prefix` (e.g. `segments/`)."""
-        ...
 
     async def clean_up(self, older_than: datetime) -> int:
         """Removes what dead writers left behind before that instant; returns how many."""
-        ...
 
     async def probe(self) -> None:
         """Checks at start that writing works and that create-only is honoured. Raises BlobError."""
-        ...

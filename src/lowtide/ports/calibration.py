@@ -15,6 +15,5 @@ class CalibrationStore(Protocol):
 
     async def load(self) -> Mapping[str, bytes]:
         """What was last saved of every model, by its canonical id."""
-        ...
 
     async def save(self, model: str, data: bytes, now: datetime) -> None: ...

@@ -39,17 +39,14 @@ class CapacityStore(Protocol):
 
         Grows with the batches in progress, never with their chunks.
         """
-        ...
 
     async def unfinished(self, limit: int) -> Unfinished:
         """Up to `limit` batches with rows; single calls (`Batch.flex`) are counted, not shown.
 
         Grows with the batches that have not ended, never with those that have.
         """
-        ...
 
     async def mark_urgent(self, model: str, batch_ids: Sequence[str]) -> None:
         """Marks these batches of the model as urgent, and all others as not: claims take their
         chunks ahead of all turns, the earliest deadline first.
         """
-        ...

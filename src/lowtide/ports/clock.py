@@ -10,15 +10,12 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The wall-clock time, in aware UTC."""
-        ...
 
     def monotonic(self) -> float:
         """Seconds that never run backwards; only differences mean anything."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Waits; returns at once for zero or less."""
-        ...
 
 
 NewId = Callable[[str], str]

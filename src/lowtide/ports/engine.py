@@ -33,7 +33,6 @@ class ReplyStream(Protocol):
     @property
     def content_type(self) -> str:
         """The media type as sent; empty when it was not."""
-        ...
 
     @property
     def retry_after_s(self) -> float | None: ...
@@ -43,7 +42,6 @@ class ReplyStream(Protocol):
 
         b"" once the reply is complete, NoReply once it is known that it never will be.
         """
-        ...
 
 
 class Engine(Protocol):
@@ -52,7 +50,6 @@ class Engine(Protocol):
     @property
     def url(self) -> str:
         """The base URL, without a trailing slash."""
-        ...
 
     async def post(self, path: str, body: bytes, timeout_s: float, owner: str = "") -> Attempt:
         """POST JSON `body` to base URL + `path` (e.g. `/chat/completions`).
@@ -60,15 +57,12 @@ class Engine(Protocol):
         `timeout_s` bounds the whole attempt, connection included. `owner`: the organization whose
         share of memory a long reply takes, and whose turn it is where calls wait for a connection.
         """
-        ...
 
     async def get(self, path: str, timeout_s: float) -> Attempt:
         """GET base URL + `path`, e.g. `/models`; for probes and metrics, never on the hot path."""
-        ...
 
     async def aclose(self) -> None:
         """Closes all connections. Calls in flight end as `NoReply("broken", ...)`."""
-        ...
 
 
 class StreamingEngine(Protocol):
@@ -76,7 +70,6 @@ class StreamingEngine(Protocol):
 
     async def post(self, path: str, body: bytes, timeout_s: float, owner: str = "") -> Attempt:
         """Posts as `Engine.post` does."""
-        ...
 
     def open_stream(
         self, path: str, body: bytes, timeout_s: float, owner: str = ""
@@ -86,7 +79,6 @@ class StreamingEngine(Protocol):
         `timeout_s` bounds the wait for the head, connection included, and then each silence;
         `owner` as for `post`.
         """
-        ...
 
 
 class MetricsReader(Protocol):
@@ -97,7 +89,6 @@ class MetricsReader(Protocol):
 
         Never raises for anything the network or the engine does, and takes CONTROL_READ_S at most.
         """
-        ...
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -121,7 +112,6 @@ class Prober(Protocol):
 
     async def probe(self) -> EngineInfo | None:
         """None while the engine does not answer. Never raises; takes PROBE_S at most."""
-        ...
 
 
 class ModelList(Protocol):
@@ -130,4 +120,3 @@ class ModelList(Protocol):
     async def read(self) -> tuple[str, ...] | None:
         """None when the engine gives no list now. Never raises for anything the network or the
         engine does, and takes CONTROL_READ_S at most."""
-        ...

@@ -25,21 +25,17 @@ class FileStore(Protocol):
         """Inserts, unless `key` made a file: its id. Raises QuotaReached, KeyTaken, however
         many.
         """
-        ...
 
     async def get(self, project_id: str, file_id: str) -> File | None:
         """None when unknown, deleted, or another project's."""
-        ...
 
     async def get_many(self, project_id: str, file_ids: Collection[str]) -> dict[str, File]:
         """The same of many at once, by id; one that `get` would not find is missing."""
-        ...
 
     async def by_id(self, file_id: str) -> File | None:
         """The file of any project, for signed uploads: the signature is the permission.
         None: there is none.
         """
-        ...
 
     async def page(
         self,
@@ -53,13 +49,11 @@ class FileStore(Protocol):
         """Up to `limit` files by `(created_at, id)`, beginning behind the id `after`, which may be
         one that was deleted. Raises UnknownCursor.
         """
-        ...
 
     async def names(self, project_id: str, file_ids: Sequence[str]) -> Mapping[str, str]:
         """The file names of those of the project that are there, by id. A list asks at once for
         those of its page.
         """
-        ...
 
     async def mark_uploaded(
         self,
@@ -72,7 +66,6 @@ class FileStore(Protocol):
         quota: StorageQuota | None = None,
     ) -> bool:
         """pending -> uploaded, once; False when it is not pending any more. Raises QuotaReached."""
-        ...
 
     async def delete(self, project_id: str, file_id: str, now: datetime) -> bool:
         """Hides the row at once and lets its blob go to garbage as soon as no unfinished batch
@@ -80,4 +73,3 @@ class FileStore(Protocol):
 
         False when unknown.
         """
-        ...

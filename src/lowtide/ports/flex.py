@@ -44,21 +44,16 @@ class FlexStore(Protocol):
         The process that adds it plans it at once; when that fails, a validation loop finds it once
         the lease has ended. Raises BatchQuotaReached, however many add at the same instant.
         """
-        ...
 
     async def unanswered(self, project_id: str, digest: str, since: datetime) -> Batch | None:
         """The newest batch of that digest, created at or after `since`, whose client never got
         its answer."""
-        ...
 
     async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, FlexStatus]:
         """The status by id of those batches that exist."""
-        ...
 
     async def is_leased(self, batch_id: str) -> bool:
         """Whether a worker has a chunk of it."""
-        ...
 
     async def awaited(self) -> list[Batch]:
         """Batches not ended that calls waited for, in any process."""
-        ...

@@ -17,8 +17,6 @@ class IdempotencyStore(Protocol):
         """The id of what an earlier request with this key made, within IDEMPOTENCY_KEY_KEEP_S and
         not deleted since. Raises KeyTaken where the key stands for another request.
         """
-        ...
 
     async def has_made(self, organization_id: str, key: str, now: datetime) -> bool:
         """Whether a request with that key, be it another one, made what is there still."""
-        ...

@@ -53,23 +53,18 @@ class IntegrityStore(Protocol):
 
     async def references(self, need: BlobRole, *, after: str, limit: int) -> list[Reference]:
         """Blobs needed for that, by key, beginning behind the key `after`."""
-        ...
 
     async def is_needed(self, reference: Reference) -> bool:
         """Whether a row still needs the blob: rows move on while blobs are looked at."""
-        ...
 
     async def readers(self, input_key: str) -> list[str]:
         """Batches in progress that read this input."""
-        ...
 
     async def holders(self, segment_key: str) -> list[str]:
         """Unfinished batches with slices in this segment."""
-        ...
 
     async def batch(self, batch_id: str) -> BatchContents | None:
         """The batch, in any state; without chunks once they were swept. None: there is none."""
-        ...
 
     async def lose_results(
         self,
@@ -89,15 +84,12 @@ class IntegrityStore(Protocol):
 
         None, and nothing changed, when the batch has ended or `bits` are not those of its rows.
         """
-        ...
 
     async def move_file(self, file_id: str, before: str, after: str) -> bool:
         """The file's bytes lie under the key `after`; False when they were not under `before`."""
-        ...
 
     async def lose_file(self, file_id: str, blob_key: str, reason: BatchError) -> bool:
         """Marks the file as lost; a batch whose result it is gets the error `reason`.
 
         False when it is not complete under that key any more.
         """
-        ...

@@ -15,12 +15,9 @@ class LimitUseStore(Protocol):
     async def enqueued_tokens(self, organization_id: str) -> Mapping[str, int]:
         """Estimated input tokens that have not settled, by model; as planning counts them. Models
         without any are left out."""
-        ...
 
     async def requests_in_flight(self, organization_id: str) -> int:
         """Requests of leased chunks that have not settled."""
-        ...
 
     async def first_batch_since(self, organization_id: str, since: datetime) -> datetime | None:
         """When the oldest batch of those was created that `batches_created_since` counts."""
-        ...

@@ -21,12 +21,9 @@ class LiveRateStore(Protocol):
 
         `changed` has pools that changed at `since` or later, and those of the reports.
         """
-        ...
 
     async def read(self, *, since: datetime, now: datetime) -> Exchange:
         """The same without a report; nothing is taken."""
-        ...
 
     async def leave(self, process_id: str, reports: Sequence[PoolReport], now: datetime) -> None:
         """Gives back what the process holds; it is gone."""
-        ...

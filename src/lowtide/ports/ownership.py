@@ -35,17 +35,14 @@ class OwnershipStore(Protocol):
         left. `member.heartbeat` is greater than in any earlier call for this worker. `now` is shown
         to people and decides nothing.
         """
-        ...
 
     async def claim(self, worker_id: str, names: Iterable[str], now: datetime) -> Mapping[str, int]:
         """Claims those of `names` that have no owner. Returns them with their tokens; nothing for a
         worker that is no member (any more).
         """
-        ...
 
     async def release(self, worker_id: str, tokens: Mapping[str, int]) -> None:
         """Gives up the replicas that are the worker's under these tokens; others stay as is."""
-        ...
 
     async def retire(self, worker_id: str, heartbeat: int, now: datetime | None = None) -> bool:
         """Ends the membership of a worker whose last heartbeat is this one; frees what it owned.
@@ -55,12 +52,9 @@ class OwnershipStore(Protocol):
         their batches; None: it is not. False when a later one has come, or it is no member:
         nothing is done.
         """
-        ...
 
     async def leave(self, worker_id: str) -> None:
         """Ends the worker's own membership, and frees what it owned."""
-        ...
 
     async def fleet(self) -> Fleet:
         """All members, and the replicas that any of them wants or owns; for people."""
-        ...

@@ -43,11 +43,9 @@ class RetryStore(Protocol):
 
     async def tree(self, project_id: str, root_id: str) -> list[Batch]:
         """The first batch of the tree and its retries, in the order in which they were made."""
-        ...
 
     async def trees(self, project_id: str, root_ids: Collection[str]) -> dict[str, list[Batch]]:
         """The same of many at once, by the first batch's id; those of none are missing."""
-        ...
 
     async def add(
         self,
@@ -60,17 +58,13 @@ class RetryStore(Protocol):
         """Inserts the retry and the set of the lines that it covers, None for the whole file.
         `seen`: how many batches of the tree that set was decided from. `key`: as in
         `BatchStore.add`. Raises RetryConflict, BatchQuotaReached, KeyTaken."""
-        ...
 
     async def line_sets(self, batch_ids: list[str], kind: LineSetKind) -> Mapping[str, bytes]:
         """The sets by batch; one that has none of that kind is missing."""
-        ...
 
     async def unexecuted(self, batch_ids: list[str]) -> Mapping[str, int]:
         """How many failed lines of each ended batch no engine saw, as `UnexecutedCode` says; one
         that has none is missing."""
-        ...
 
     async def failures(self, batch_id: str) -> tuple[FailureGroup, ...]:
         """The groups of its failures so far, `FAILURE_SHAPES_MAX` and one more at most."""
-        ...

@@ -31,18 +31,14 @@ class Scaler(Protocol):
 
     async def read(self) -> ScalerStatus:
         """What the place has. Raises ScalerError."""
-        ...
 
     async def ask(self, replicas: int) -> None:
         """Tells the place to have so many, at least 0. Raises ScalerError."""
-        ...
 
     async def check(self) -> None:
         """Finds out whether an ask would be taken, as far as that can be seen without a change.
         Raises ScalerError, with what to do about it.
         """
-        ...
 
     async def aclose(self) -> None:
         """Closes connections. What was started goes on."""
-        ...

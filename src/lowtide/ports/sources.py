@@ -36,8 +36,6 @@ class EngineSource(Protocol):
 
     async def read(self) -> Listing:
         """See above. Raises SourceError."""
-        ...
 
     async def aclose(self) -> None:
         """Closes its connections."""
-        ...

@@ -39,7 +39,6 @@ class SteeringStore(Protocol):
         """Adds the hold while the batch is validated or runs; the batch as it then is, None when
         unknown. `in_flight`: what becomes of its calls that are under way. Its deadline stays.
         """
-        ...
 
     async def lift(
         self,
@@ -50,7 +49,6 @@ class SteeringStore(Protocol):
         actor: str = USER,
     ) -> Batch | None:
         """Takes that hold away; the others stay. The batch as it then is, None when unknown."""
-        ...
 
     async def change(
         self,
@@ -63,11 +61,9 @@ class SteeringStore(Protocol):
         """Changes the batch and its chunks, while it is validated or runs; the batch as it then is,
         None when unknown. A window counts from the batch's creation.
         """
-        ...
 
     async def delete(self, project_id: str, batch_id: str, now: datetime) -> Batch | None:
         """Hides a batch that has ended, and lets go of its results and of what its submitter wrote.
         Its bill stays, and the numbers of its lines. The batch as it then is, with `deleted_at` if
         it is deleted; None when unknown.
         """
-        ...

@@ -100,7 +100,6 @@ class BatchStore(Protocol):
         repetitions at one moment one inserts, and the others find its batch. Raises KeyTaken, and
         BatchQuotaReached, however many add at the same instant.
         """
-        ...
 
     async def repeated(
         self, project_id: str, digest: str, *, since: datetime, now: datetime
@@ -113,17 +112,14 @@ class BatchStore(Protocol):
         repeats did not receive it, so it counts as not answered until it is marked again.
         `digest` names what was asked.
         """
-        ...
 
     async def mark_answered(self, batch_id: str, now: datetime) -> None:
         """The answer to the creating client was sent at `now`."""
-        ...
 
     async def get(self, project_id: str, batch_id: str) -> Batch | None: ...
 
     async def get_many(self, project_id: str, batch_ids: Collection[str]) -> dict[str, Batch]:
         """The same of many at once, by id; one that `get` would not find is missing."""
-        ...
 
     async def page(
         self, project_id: str, *, after: str | None, limit: int, which: BatchFilter = EVERY_BATCH
@@ -145,7 +141,6 @@ class BatchStore(Protocol):
     async def queue(self, model: str | None = None) -> "QueueDepth":
         """What waits and what runs, over all projects (for `reason`, ETA and metrics). What a
         paused batch has not leased does not wait."""
-        ...
 
 
 class QueueDepth(msgspec.Struct, frozen=True):
@@ -176,22 +171,18 @@ class LifecycleStore(Protocol):
 
         By organizations in turns: of the one that was given the least input lately, the oldest.
         """
-        ...
 
     async def claim_assembly(
         self, worker_id: str, now: datetime, ttl_s: float, *, bytes_max: int | None = None
     ) -> TaskLease | None:
         """A batch in a state of `core.batches.batch.ASSEMBLING`, no lease, no leased chunk; in
         turns."""
-        ...
 
     async def renew_task(self, lease: TaskLease, now: datetime, ttl_s: float) -> bool:
         """False when the lease was lost or the batch has left the state it was claimed in."""
-        ...
 
     async def release_task(self, lease: TaskLease) -> None:
         """Gives the lease back at once, for the next claim."""
-        ...
 
     async def commit_plan(
         self,
@@ -213,13 +204,11 @@ class LifecycleStore(Protocol):
         returned. With `queues` only where the batch alone passes the bound; else it waits as
         ports/token_queue.py says (PlanQueued). The chunks of a paused organization are held.
         """
-        ...
 
     async def reject(
         self, lease: TaskLease, errors: Sequence[BatchError], errors_total: int, now: datetime
     ) -> bool:
         """Event `rejected`. False when the lease is lost."""
-        ...
 
     async def finish(
         self,
@@ -237,24 +226,20 @@ class LifecycleStore(Protocol):
         together hold each request once. A file that is None has no row. False when the lease is
         lost.
         """
-        ...
 
     async def lose_input(self, batch_id: str, reason: BatchError, now: datetime) -> bool:
         """Event `input_lost`: the batch ends with what it has, and `reason` among its errors.
 
         Chunks that wait or are held are dropped. False when it is not in progress any more.
         """
-        ...
 
     async def expire_due(self, now: datetime) -> list[str]:
         """Event `expire` for every batch whose window is over; their ids. Chunks that wait or are
         held are dropped.
         """
-        ...
 
     async def next_expiry(self) -> datetime | None:
         """The earliest end of a window among batches that can expire."""
-        ...
 
 
 class ResultStore(Protocol):
@@ -264,7 +249,6 @@ class ResultStore(Protocol):
         self, batch_id: str, *, after_seq: int = -1, limit: int = 1000
     ) -> list[StoredSlice]:
         """The slices in the order of `seq`."""
-        ...
 
     async def sweep(self, now: datetime, *, segments_keep_s: float, limit: int = 1000) -> int:
         """Moves to garbage what nothing needs any more; how many keys were added.
@@ -274,20 +258,16 @@ class ResultStore(Protocol):
         deleted files that no unfinished batch reads; parts of uploads past their time, which expire
         (ports/uploads.py).
         """
-        ...
 
     async def garbage(self, limit: int = 1000) -> list[str]:
         """Blob keys to delete."""
-        ...
 
     async def forget(self, keys: Sequence[str]) -> None:
         """Forgets those keys: their blobs are deleted."""
-        ...
 
     async def known(self, keys: Sequence[str]) -> frozenset[str]:
         """Which of these blob keys any row refers to; the others are orphans of a crash. An index
         (core/batches/result_index.py) is known by the key of its file."""
-        ...
 
 
 class Store(Protocol):
@@ -320,10 +300,8 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Connects and brings the schema to head. Raises StoreError with what to do."""
-        ...
 
     async def check_writable(self) -> None:
         """Raises StoreReadOnly where a write would be refused; StoreError as all methods."""
-        ...
 
     async def aclose(self) -> None: ...

@@ -28,11 +28,9 @@ class TokenQueueStore(Protocol):
 
     async def owners(self) -> Mapping[str, str]:
         """The organizations whose batches wait, each with a project of its own that has one."""
-        ...
 
     async def queue(self, organization_id: str) -> TokenQueue:
         """The queue as it is."""
-        ...
 
     async def let_in(
         self, organization_id: str, enqueued_tokens_max: int, now: datetime
@@ -41,4 +39,3 @@ class TokenQueueStore(Protocol):
         asks alone for more than the bound, since that was lowered, goes back to validation, which
         refuses it.
         """
-        ...

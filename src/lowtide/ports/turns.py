@@ -18,4 +18,3 @@ class Turns(Protocol):
 
     def of(self, owner: str) -> AbstractAsyncContextManager[None]:
         """Waits for a place, and has it within the context."""
-        ...

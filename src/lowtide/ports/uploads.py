@@ -38,15 +38,12 @@ class UploadStore(Protocol):
         """Inserts, unless `key` made an upload: its id. The ids are fresh. Raises QuotaReached,
         KeyTaken.
         """
-        ...
 
     async def get(self, project_id: str, upload_id: str) -> Upload | None:
         """None when unknown, forgotten, or another project's."""
-        ...
 
     async def by_id(self, upload_id: str) -> Upload | None:
         """The upload of any project, for signed addresses: the signature is the permission."""
-        ...
 
     async def add_part(
         self, part: UploadPart, now: datetime, quota: StorageQuota | None = None
@@ -56,35 +53,27 @@ class UploadStore(Protocol):
         When the answer is not "kept", nothing has changed. Raises QuotaReached when the parts would
         have more bytes than were announced, and the quota no room for them.
         """
-        ...
 
     async def parts(self, upload_id: str) -> list[UploadPart]:
         """The parts in the order of arrival."""
-        ...
 
     async def hold(self, upload_id: str, now: datetime, ttl_s: float) -> int | None:
         """A token for putting it together; None when it takes nothing any more, or is held."""
-        ...
 
     async def keep_hold(self, upload_id: str, token: int, now: datetime, ttl_s: float) -> bool:
         """False when the hold was lost, or the upload is not pending any more."""
-        ...
 
     async def let_go(self, upload_id: str, token: int) -> None:
         """Gives up the hold at once; nothing happens when it was lost."""
-        ...
 
     async def let_all_go(self) -> int:
         """Gives up every hold: for the one process of a machine, whose holders died with the former
         one. How many there were."""
-        ...
 
     async def complete(
         self, upload_id: str, token: int, file: File, choice_digest: str, now: datetime
     ) -> bool:
         """Event `complete`: insert `file`, let go of the parts. False when the hold was lost."""
-        ...
 
     async def cancel(self, project_id: str, upload_id: str, now: datetime) -> Upload | None:
         """Takes the event `cancel` where the state allows it; the upload as it then is."""
-        ...

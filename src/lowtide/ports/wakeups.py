@@ -24,4 +24,3 @@ class Wakeups(Protocol):
         the connection has ended and it is time to listen anew; False, at once, when one process is
         all there is. Raises StoreUnavailable when listening cannot begin.
         """
-        ...

@@ -52,24 +52,20 @@ class WebhookStore(Protocol):
 
     async def add(self, endpoint: WebhookEndpoint, secret: str, *, most: int) -> None:
         """Inserts. Raises TooManyEndpoints where the project has `most`, also at one instant."""
-        ...
 
     async def get(self, project_id: str, endpoint_id: str) -> WebhookEndpoint | None: ...
 
     async def all_of(self, project_id: str) -> list[WebhookEndpoint]:
         """The endpoints of the project, newest first."""
-        ...
 
     async def change(
         self, project_id: str, endpoint_id: str, change: EndpointChange, now: datetime
     ) -> WebhookEndpoint | None:
         """Changes an endpoint; returns it as it then is. Disabled, its pending deliveries
         fail; they can be replayed later."""
-        ...
 
     async def delete(self, project_id: str, endpoint_id: str) -> bool:
         """Deletes an endpoint with its secrets and deliveries. False when unknown."""
-        ...
 
     async def rotate(self, owner_id: str, secret: str, now: datetime, *, overlap_s: float) -> None:
         """Signs with `secret` from now on, and with those before it for `overlap_s` more.
@@ -77,11 +73,9 @@ class WebhookStore(Protocol):
         The owner is an endpoint, or a project for addresses that batches name. The oldest go where
         there would be more than WEBHOOK_SECRETS_MAX.
         """
-        ...
 
     async def secrets(self, owner_id: str, now: datetime) -> tuple[str, ...]:
         """The secrets that sign now, the newest first; none where there never was one."""
-        ...
 
 
 class OutboxStore(Protocol):
@@ -99,7 +93,6 @@ class OutboxStore(Protocol):
         """The deliveries, newest first, beginning behind the event `after`; only those in `state`
         where one is given. Raises UnknownCursor (ports/store.py).
         """
-        ...
 
     async def replay(
         self, project_id: str, endpoint_id: str, event_id: str | None, now: datetime, *, most: int
@@ -107,28 +100,23 @@ class OutboxStore(Protocol):
         """Delivers once more, by a fresh schedule: that event, or without one the oldest `most`
         that have failed; how many that are. A delivery that is pending is tried at once.
         """
-        ...
 
     async def claim(
         self, worker_id: str, now: datetime, ttl_s: float, *, free: int, most: int
     ) -> list[ClaimedDelivery]:
         """Leases up to `free` deliveries that are due, by `core.webhooks.turns.places_of`; no
         organization has more than `most` leased."""
-        ...
 
     async def record(
         self, claimed: ClaimedDelivery, attempt: Attempt, now: datetime
     ) -> Recorded | None:
         """What the attempt came to, by `core.webhooks.schedule`; None when the lease is lost."""
-        ...
 
     async def release(self, worker_id: str) -> int:
         """Ends the leases of a process that is gone, or stops; how many there were."""
-        ...
 
     async def forget(self, before: datetime, *, most: int) -> int:
         """Deletes deliveries that are over and older than that; how many."""
-        ...
 
 
 class WebhookSender(Protocol):
@@ -140,11 +128,9 @@ class WebhookSender(Protocol):
         The host is resolved and each of its addresses checked first, and the connection goes to an
         address that was checked. Whatever fails is told by the attempt. Raises nothing.
         """
-        ...
 
     async def refusal(self, url: str) -> str | None:
         """Why `send` would refuse the address whoever answers there, for a person; None where it
         would not, as for a name that cannot be resolved now."""
-        ...
 
     async def aclose(self) -> None: ...

@@ -64,7 +64,6 @@ class WorkStore(Protocol):
         divided while they are held (core/dispatch/place_turns.py), so this gives no organization
         more than its share.
         """
-        ...
 
     async def commit_group(self, group: GroupCommit) -> CommitReceipt:
         """See Commit and the exactly-once rule above. A chunk whose bits are all set is done.
@@ -73,17 +72,13 @@ class WorkStore(Protocol):
         The first success makes the batch's output file visible (`growing`), the first failure its
         error file. What is stored is charged: see ports/accounts.py.
         """
-        ...
 
     async def reap(self, now: datetime) -> int:
         """Takes back chunks and tasks whose lease ran out; how many."""
-        ...
 
     async def release_worker(self, worker_id: str, now: datetime | None = None) -> int:
         """Takes back at once all that a worker, known to be dead, held. `now`: when it is noted
         among the batches' events (ports/history.py); None: it is not."""
-        ...
 
     async def named_models(self, limit: int) -> frozenset[str]:
         """Models that requests of any batch name, as far as batches are kept; so many at most."""
-        ...

@@ -17,12 +17,9 @@ class WorkerReportStore(Protocol):
         """Replaces the worker's own report, and forgets those of others from before that
         instant.
         """
-        ...
 
     async def remove(self, worker_id: str) -> None:
         """Removes the report of a worker that has stopped."""
-        ...
 
     async def all(self) -> list[WorkerReport]:
         """The reports by worker id, one of each worker, also of those that have died since."""
-        ...

@@ -50,16 +50,13 @@ class AdminBackend(Protocol):
     @property
     def change_delay_s(self) -> float:
         """Seconds until a change made here is known to every process that serves."""
-        ...
 
     @property
     def place(self) -> str:
         """What it works on, for people: an installation's folder or database, or a server."""
-        ...
 
     def is_admin(self) -> bool:
         """Whether the caller may use the methods below other than `usage`."""
-        ...
 
     def organizations(self) -> list[JsonObject]: ...
 
@@ -71,11 +68,9 @@ class AdminBackend(Protocol):
         self, organization_id: str, bounds: Bounds, spend_cap: Cap
     ) -> JsonObject:
         """Limits that `bounds` does not name stay as they are."""
-        ...
 
     def engines(self) -> JsonObject:
         """The replicas and workers, as `GET /v1/admin/engines` answers."""
-        ...
 
     def projects(self, organization_id: str | None = None) -> list[JsonObject]: ...
 
@@ -83,13 +78,11 @@ class AdminBackend(Protocol):
 
     def keys(self, project_id: str | None = None) -> list[JsonObject]:
         """The keys, newest first, revoked ones included."""
-        ...
 
     def create_key(
         self, project_id: str, name: str, scopes: Sequence[str], expires_at: datetime | None
     ) -> JsonObject:
         """Creates a key. The answer alone holds the key itself, as `key`."""
-        ...
 
     def revoke_key(self, key_id: str) -> JsonObject: ...
 

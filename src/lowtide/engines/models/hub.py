@@ -30,11 +30,9 @@ class Hub(Protocol):
 
     def files(self, repo_id: str) -> list[str]:
         """Names of all files of `repo_id`; without a network, those already here."""
-        ...
 
     def fetch(self, repo_id: str, name: str) -> Path:
         """The local path of one file, downloaded if need be."""
-        ...
 
 
 class HuggingFaceHub:

@@ -41,17 +41,14 @@ class LeaseHolder(Protocol):
 
     def held(self) -> Leases:
         """Leases of all chunks at work, finished but uncommitted ones included."""
-        ...
 
     def take_released(self) -> Leases:
         """Removes and returns the leases to give back with this commit."""
-        ...
 
     def committed(self, receipt: CommitReceipt, slices: tuple[Slice, ...], shown: Leases) -> None:
         """Acts on a durable commit. `shown` are the leases that it was about: one that began while
         it was under way is none of them.
         """
-        ...
 
 
 class _Packed(msgspec.Struct, frozen=True):

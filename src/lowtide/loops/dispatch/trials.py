@@ -34,17 +34,14 @@ class Judge(Protocol):
 
     def trial(self, replica: Replica, now_s: float) -> Scope | None:
         """The scope to send a trial for now; `trial_ended` must follow. None: none is due."""
-        ...
 
     def may_try(self, replica: Replica, now_s: float) -> bool:
         """Whether a trial may still be sent, after a delay."""
-        ...
 
     def trial_ended(
         self, replica: Replica, scope: Scope, outcome: Outcome | None, now_s: float
     ) -> None:
         """Records the outcome of a trial; None: it was aborted."""
-        ...
 
 
 class Trials:

@@ -44,7 +44,6 @@ class Ownable(Protocol):
 
     def own_until(self, until_s: float) -> None:
         """Sets the monotonic second until which it may be used."""
-        ...
 
 
 class WorkSource(Protocol):
@@ -52,11 +51,9 @@ class WorkSource(Protocol):
 
     def announce(self) -> None:
         """Looks for work: more replicas take calls."""
-        ...
 
     def release_replicas(self, replica_names: frozenset[str], models: frozenset[str]) -> None:
         """Stops work on replicas that this worker has lost; those it still has serve `models`."""
-        ...
 
 
 class OwnershipLoop:

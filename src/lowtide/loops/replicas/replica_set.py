@@ -45,7 +45,6 @@ class ReplicaConnections(Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no call is in flight."""
-        ...
 
     async def aclose(self) -> None: ...
 
@@ -98,7 +97,6 @@ class Opener(Protocol[S]):
 
     def __call__(self, spec: ReplicaSpec[S]) -> ReplicaMember:
         """Raises ConfigError for settings that cannot work."""
-        ...
 
 
 class Follower(Protocol):
@@ -108,11 +106,9 @@ class Follower(Protocol):
         """Called when these replicas exist now; those that are `touched` have come, gone, or
         serve other models.
         """
-        ...
 
     def take_back(self, replica_name: str) -> None:
         """Aborts the batch calls in flight there; their requests run again, with no try charged."""
-        ...
 
 
 class ReplicaSet(Generic[S]):

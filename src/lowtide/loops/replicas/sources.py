@@ -36,7 +36,6 @@ class FoundEngines(Protocol):
         """Makes these the engines of the sources. Returns what could not be taken over and why, by
         the label of its source; asked again, for what hindered it may be mended meanwhile.
         """
-        ...
 
 
 class _Watched(msgspec.Struct, eq=False):

@@ -34,11 +34,9 @@ class InFlightCalls(Protocol):
 
     def calls_on(self, replica_name: str) -> Sequence[Request]:
         """The requests in flight on that replica."""
-        ...
 
     def revoke(self, replica_name: str, requests: Sequence[Request]) -> None:
         """Aborts these calls; their requests run again later."""
-        ...
 
 
 class LiveCallSource(Protocol):
@@ -48,13 +46,11 @@ class LiveCallSource(Protocol):
         """Has `record` called before each call is sent: its prompt's tokens, monotonic seconds. It
         replaces the one given before.
         """
-        ...
 
     def live_load(self, now_s: float, patience_s: float) -> LiveSeen:
         """The number of calls, and of those that have waited longer than that for
         their first byte.
         """
-        ...
 
 
 class ReplicaControl(msgspec.Struct, eq=False):

@@ -93,6 +93,18 @@ class LowtideError(Exception):
         self.retry_after_s = retry_after_s
 
 
+def missing_parameter(param: str) -> LowtideError:
+    """The refusal of a body without that field."""
+    return LowtideError(
+        "missing_required_parameter", f"Missing required parameter: '{param}'.", param
+    )
+
+
+def out_of_range(param: str, low: int, high: int, of: str | None = None) -> LowtideError:
+    """The refusal of a number beyond its bounds. `of`: what it is called, where not by `param`."""
+    return LowtideError("invalid_request", f"{of or param} must be from {low} to {high}.", param)
+
+
 def file_lost(file_id: str, param: str) -> LowtideError:
     """The refusal of a file whose bytes are gone."""
     return LowtideError(

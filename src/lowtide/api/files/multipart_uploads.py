@@ -14,7 +14,7 @@ from lowtide import limits
 from lowtide.api.files.file_objects import together_file
 from lowtide.api.files.uploads import body_of, permit_of, signed_address
 from lowtide.api.http.idempotency_key import PARAMETERS, key_of
-from lowtide.api.http.json_body import as_struct, declared_length, json_response, missing, read_json
+from lowtide.api.http.json_body import as_struct, declared_length, json_response, read_json
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
 from lowtide.api.objects.files import (
@@ -36,7 +36,7 @@ from lowtide.api.openapi.answers import (
     public_refusals,
 )
 from lowtide.api.openapi.routes import Routes
-from lowtide.core.errors import LowtideError
+from lowtide.core.errors import LowtideError, missing_parameter
 from lowtide.core.files.file import PURPOSES
 from lowtide.core.files.upload import Choice, Upload
 from lowtide.service.files.files import checked_checksum, checked_filename, checked_purpose
@@ -108,7 +108,7 @@ async def initiate(request: Request) -> Response:
     asked = as_struct(await read_json(request), AskedMultipart)
     for name in ("file_name", "file_size", "num_parts"):
         if getattr(asked, name) is None:
-            raise missing(name)
+            raise missing_parameter(name)
     count = asked.num_parts or 0
     if not 1 <= count <= limits.MULTIPART_PARTS_MAX:
         raise LowtideError(
@@ -218,7 +218,7 @@ async def abort(request: Request) -> Response:
 
 async def _upload(request: Request, asked: AskedEnd) -> Upload:
     if asked.upload_id is None:
-        raise missing("upload_id")
+        raise missing_parameter("upload_id")
     set_audit_subject(request, asked.upload_id)
     upload = await services_of(request).parts.get(identify(request).project_id, asked.upload_id)
     if asked.file_id != upload.file_id:

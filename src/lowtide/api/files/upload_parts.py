@@ -14,7 +14,7 @@ from lowtide import limits
 from lowtide.api.files.file_objects import openai_file
 from lowtide.api.files.uploads import body_of
 from lowtide.api.http.idempotency_key import PARAMETERS, key_of
-from lowtide.api.http.json_body import as_struct, declared_length, json_response, missing, read_json
+from lowtide.api.http.json_body import as_struct, declared_length, json_response, read_json
 from lowtide.api.http.multipart_form import boundary_of, read_form
 from lowtide.api.middleware.auth import set_audit_subject
 from lowtide.api.middleware.caller import identify, services_of
@@ -22,7 +22,7 @@ from lowtide.api.objects.files import UploadObject, UploadPartObject
 from lowtide.api.objects.instants import object_of
 from lowtide.api.openapi.answers import UPLOAD_BEGINS, UPLOAD_COMPLETES, answers, body, json_body
 from lowtide.api.openapi.routes import Routes
-from lowtide.core.errors import LowtideError
+from lowtide.core.errors import LowtideError, missing_parameter
 from lowtide.core.files.file import PURPOSES, File
 from lowtide.core.files.upload import Choice, Upload
 from lowtide.service.files.files import checked_expiry, checked_filename, checked_purpose
@@ -89,7 +89,7 @@ async def create_upload(request: Request) -> Response:
     asked = as_struct(await read_json(request), AskedUpload)
     for name in _REQUIRED:
         if getattr(asked, name) is None:
-            raise missing(name)
+            raise missing_parameter(name)
     size, expiry = asked.bytes or 0, asked.expires_after
     if size > limits.UPLOAD_BYTES_MAX:
         raise LowtideError(
@@ -148,7 +148,7 @@ async def add_part(request: Request, upload_id: str) -> Response:
 
         await read_form(body_of(request), boundary, open_part, _PART_FIELD)
         if intake is None:
-            raise missing(_PART_FIELD)
+            raise missing_parameter(_PART_FIELD)
     return json_response(object_of(UploadPartObject, await uploads.keep_part(upload, intake)))
 
 
@@ -170,7 +170,7 @@ async def complete_upload(request: Request, upload_id: str) -> Response:
     upload = await services.parts.get(caller.project_id, upload_id)
     asked = as_struct(await read_json(request), AskedCompletion)
     if asked.part_ids is None:
-        raise missing("part_ids")
+        raise missing_parameter("part_ids")
     choice = Choice(ids=asked.part_ids, md5=(asked.md5 or "").strip().lower())
     file = await services.completions.complete(upload, choice, caller.organization_id)
     done = await services.parts.get(caller.project_id, upload_id)

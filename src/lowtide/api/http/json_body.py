@@ -126,13 +126,6 @@ def as_struct(body: dict[str, Any], kind: type[Body], *, strict: bool = True) ->
         raise LowtideError("invalid_request", message, param) from None
 
 
-def missing(param: str) -> LowtideError:
-    """The refusal of a body without that field."""
-    return LowtideError(
-        "missing_required_parameter", f"Missing required parameter: '{param}'.", param
-    )
-
-
 def json_response(
     payload: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:

@@ -14,7 +14,7 @@ import msgspec
 from lowtide.core.ascii_json import quote
 from lowtide.core.bodies.body_bounds import require_bounded
 from lowtide.core.bodies.sse import CONTENT_TYPE
-from lowtide.core.errors import LowtideError
+from lowtide.core.errors import LowtideError, missing_parameter
 from lowtide.core.faults.outcome import Reply
 from lowtide.core.live.live import LiveAnswer, answer_of
 from lowtide.core.usage import UNREADABLE
@@ -84,9 +84,7 @@ def read_flex(endpoint: str, body: bytes) -> FlexCall | None:
     except UNREADABLE:
         return None  # the live path says what is wrong with it
     if not asked.model:
-        raise LowtideError(
-            "missing_required_parameter", "Missing required parameter: 'model'.", "model"
-        )
+        raise missing_parameter("model")
     streams = bytes(asked.stream) == b"true"
     _check(endpoint, background=background, streams=streams, kept=bytes(asked.store) != b"false")
     return FlexCall(

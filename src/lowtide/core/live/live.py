@@ -12,7 +12,7 @@ import msgspec
 from lowtide.core.ascii_json import quote
 from lowtide.core.bodies.body_bounds import require_bounded
 from lowtide.core.bodies.body_rules import NOT_CONTINUED
-from lowtide.core.errors import LowtideError
+from lowtide.core.errors import LowtideError, missing_parameter
 from lowtide.core.faults.outcome import Reply, error_message
 from lowtide.core.usage import UNREADABLE, usage_of
 from lowtide.limits import LIVE_OUTPUT_TOKENS_ASSUMED, LIVE_PREFIX_BYTES
@@ -73,9 +73,7 @@ def read_live(endpoint: str, body: bytes) -> LiveRequest:
         text = f"The request body is not valid JSON: {error}"
         raise LowtideError("invalid_request", text) from None
     if not wire.model:
-        raise LowtideError(
-            "missing_required_parameter", "Missing required parameter: 'model'.", "model"
-        )
+        raise missing_parameter("model")
     if endpoint == _RESPONSES and bytes(wire.previous_response_id) != b"null":
         raise LowtideError("invalid_request", NOT_CONTINUED, "previous_response_id")
     prompt = bytes(wire.messages) or bytes(wire.prompt)

@@ -23,7 +23,7 @@ from lowtide.core.accounts.tenancy import (
     Project,
     Scope,
 )
-from lowtide.core.errors import LowtideError
+from lowtide.core.errors import LowtideError, out_of_range
 from lowtide.ports.accounts import TenantStore
 from lowtide.ports.clock import Clock, NewId
 from lowtide.service.accounts.authentication import Authenticator, hash_secret, spell_key
@@ -190,11 +190,7 @@ def _checked_limits(bounds: OrganizationLimits) -> OrganizationLimits:
         if name == "weight":
             low, high = 1, limits.TENANT_WEIGHT_MAX
         if value is not None and not low <= value <= high:
-            raise LowtideError(
-                "invalid_request",
-                f"limits.{name} must be from {low} to {high}.",
-                f"limits.{name}",
-            )
+            raise out_of_range(f"limits.{name}", low, high)
     return bounds
 
 

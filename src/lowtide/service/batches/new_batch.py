@@ -14,7 +14,7 @@ from lowtide import limits
 from lowtide.core.accounts.catalogue import Catalogue
 from lowtide.core.batches.completion_window import window_s
 from lowtide.core.batches.line import ENDPOINTS
-from lowtide.core.errors import LowtideError, file_lost
+from lowtide.core.errors import LowtideError, file_lost, missing_parameter, out_of_range
 from lowtide.core.files.file import PURPOSES, File
 from lowtide.core.webhooks.endpoint import BatchWebhook
 
@@ -61,7 +61,7 @@ class CheckedBatchRequest(msgspec.Struct, frozen=True):
 def check_window(asked: NewBatch, default_s: int) -> int:
     """The completion window in seconds. Raises LowtideError for values that make no sense."""
     if not asked.input_file_id:
-        raise missing("input_file_id")
+        raise missing_parameter("input_file_id")
     check_metadata(asked.metadata or {})
     _check_output_expiry(asked.output_expires_after)
     check_priority(asked.priority)
@@ -82,11 +82,7 @@ def check_model(model: str | None, catalogue: Catalogue, param: str = "model") -
 def check_priority(priority: int | None) -> None:
     """Raises LowtideError for one out of bounds."""
     if priority is not None and abs(priority) > limits.PRIORITY_MAX:
-        raise LowtideError(
-            "invalid_request",
-            f"priority must be from -{limits.PRIORITY_MAX} to {limits.PRIORITY_MAX}.",
-            "priority",
-        )
+        raise out_of_range("priority", -limits.PRIORITY_MAX, limits.PRIORITY_MAX)
 
 
 def checked_window_s(words: str | None, default_s: int) -> int:
@@ -145,7 +141,7 @@ def check_endpoint(endpoint: str | None, file: File) -> str:
     if not endpoint:
         if file.dialect == "together":
             return "/v1/chat/completions"
-        raise missing("endpoint")
+        raise missing_parameter("endpoint")
     if endpoint not in ENDPOINTS:
         raise invalid_value(endpoint, sorted(ENDPOINTS), "endpoint")
     return endpoint
@@ -193,14 +189,4 @@ def _check_output_expiry(expiry: OutputExpiry | None) -> None:
         )
     low, high = limits.OUTPUT_EXPIRES_AFTER_S_MIN, limits.FILE_TTL_S
     if not low <= expiry.seconds <= high:
-        raise LowtideError(
-            "invalid_request",
-            f"output_expires_after.seconds must be from {low} to {high}.",
-            "output_expires_after",
-        )
-
-
-def missing(param: str) -> LowtideError:
-    return LowtideError(
-        "missing_required_parameter", f"Missing required parameter: '{param}'.", param
-    )
+        raise out_of_range("output_expires_after", low, high, "output_expires_after.seconds")

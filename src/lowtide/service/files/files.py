@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
-from lowtide.core.errors import LowtideError, file_lost
+from lowtide.core.errors import LowtideError, file_lost, missing_parameter
 from lowtide.core.files.file import PURPOSES, File, FileStatus, dialect_of_purpose
 from lowtide.core.idempotency.request_key import KeyTaken, RequestKey
 from lowtide.ports.blobs import Blobs
@@ -337,9 +337,7 @@ def one_body_at_a_time(under_way: set[str], subject: str) -> Iterator[None]:
 def checked_purpose(purpose: str | None) -> str:
     """Raises LowtideError `missing_required_parameter`, `invalid_purpose`."""
     if not purpose:
-        raise LowtideError(
-            "missing_required_parameter", "Missing required parameter: 'purpose'.", "purpose"
-        )
+        raise missing_parameter("purpose")
     if purpose not in PURPOSES:
         raise LowtideError(
             "invalid_purpose",

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from lowtide import limits
-from lowtide.core.errors import LowtideError
+from lowtide.core.errors import LowtideError, missing_parameter, out_of_range
 from lowtide.core.webhooks.address_rules import target_of
 from lowtide.core.webhooks.endpoint import (
     EVENT_TYPES,
@@ -80,9 +80,7 @@ class WebhookService:
     ) -> NewWebhook:
         """Raises LowtideError with the parameter at fault."""
         if not asked.url:
-            raise LowtideError(
-                "missing_required_parameter", "Missing required parameter: 'url'.", "url"
-            )
+            raise missing_parameter("url")
         await self._check_url(asked.url, "url")
         now = self._clock.now()
         endpoint = WebhookEndpoint(
@@ -146,9 +144,7 @@ class WebhookService:
         """
         overlap_s = limits.WEBHOOK_OVERLAP_S if overlap_s is None else overlap_s
         if not 0 <= overlap_s <= limits.WEBHOOK_OVERLAP_S_MAX:
-            most = limits.WEBHOOK_OVERLAP_S_MAX
-            message = f"overlap_seconds must be from 0 to {most}."
-            raise LowtideError("invalid_request", message, "overlap_seconds")
+            raise out_of_range("overlap_seconds", 0, limits.WEBHOOK_OVERLAP_S_MAX)
         owner_id = project_id if webhook_id == PROJECT else webhook_id
         if webhook_id != PROJECT:
             await self.get(project_id, webhook_id)

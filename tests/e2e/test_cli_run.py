@@ -107,6 +107,23 @@ async def test_after_ctrl_c_the_same_command_goes_on(batch: Path, tmp_path: Path
         assert len(engine.requests) == LINES
 
 
+async def test_a_second_ctrl_c_stops_at_once_and_says_what_is_kept(
+    batch: Path, tmp_path: Path
+) -> None:
+    gate = Gate()
+    async with gate.engine as engine:
+        async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
+            await gate.is_reached()
+            command.send(signal.SIGINT)
+            await command.said("Stopping")
+            command.send(signal.SIGINT)
+            code, _, reported = await command.ended()
+        gate.opened.set()
+    assert code == 130
+    told = "Stopped at once: what was in flight runs again. Kept in out.jsonl.lowtide."
+    assert told in " ".join(reported.split())
+
+
 async def test_after_kill_9_the_same_command_goes_on(batch: Path, tmp_path: Path) -> None:
     gate = Gate()
     async with gate.engine as engine:

@@ -82,6 +82,26 @@ async def test_a_signal_stops_it_in_good_order(home: Path, number: signal.Signal
     assert "stopping" in reported
 
 
+async def test_a_second_ctrl_c_stops_at_once_and_says_so(
+    home: Path, engine: ScriptedEngine
+) -> None:
+    batch = write_lines(home / "b.jsonl", [request_line("r")])
+    opened = asyncio.Event()
+    engine.otherwise = (opened, *QUICK)
+    server, address = await started(home)
+    async with server:
+        code, _, _ = await lowtide("batches", "create", batch, "--server", address, cwd=home)
+        assert code == 0
+        await reached(engine, 1)
+        server.send(signal.SIGINT)
+        await server.said("stopping")
+        server.send(signal.SIGINT)
+        code, _, reported = await server.ended()
+    opened.set()
+    assert code == 130
+    assert "stopped at once; what was in flight runs again at the next start" in reported
+
+
 async def test_a_port_and_a_data_dir_have_one_server(home: Path) -> None:
     server, address = await started(home)
     async with server:

@@ -53,6 +53,12 @@ def test_the_help_that_imports_no_command_is_that_of_the_commands() -> None:
         (["run"], "Missing argument"),
         (["run", "nope.jsonl", "-o", "o.jsonl"], "nope.jsonl: no such file"),
         (["run", ".", "-o", "o.jsonl"], "is a folder"),
+        (["run", ".", "-o", "o.jsonl"], "Name a file in it, as b.jsonl."),
+        (
+            ["run", "b.jsonl", "-o", "o.jsonl", "--errors", "."],
+            "For example: --errors errors.jsonl",
+        ),
+        (["run", "b.jsonl", "-o", "b.jsonl/o.jsonl"], "b.jsonl is a file, not a folder."),
         (["run", "b.jsonl", "-o", "."], "is a folder"),
         (["run", "b.jsonl", "-o", "b.jsonl"], "is the input itself"),
         (["run", "b.jsonl", "-o", "no/such/o.jsonl"], "does not exist"),

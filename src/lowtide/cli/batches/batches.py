@@ -240,7 +240,7 @@ def watch(
     check_id(batch_id, "batch")
     with (
         connect(server, api_key) as client,
-        hint_on_stop(server, "watches it"),
+        hint_on_stop(server, "watches it", batch_id),
         BatchBar(quiet=as_json) as bar,
     ):
         answer = wait_for(client, batch_id, bar, on_change=tell)
@@ -294,10 +294,10 @@ def results(
     refuse_json_beside_results(output, as_json=as_json)
     to_stdout = is_standard(output)
     named = Path(f"{batch_id}.jsonl") if to_stdout else writable_target(output)
-    error_path = writable_target(errors or errors_beside(named))
+    error_path = writable_target(errors or errors_beside(named), "--errors", "errors.jsonl")
     with words_on_stderr(when=to_stdout), connect(server, api_key) as client:
         if follow_on:
-            with hint_on_stop(server, "begins the file anew"):
+            with hint_on_stop(server, "begins the file anew", batch_id):
                 answer = follow(client, batch_id, output, quiet=as_json)
         else:
             answer = client.batch(batch_id)

@@ -40,7 +40,9 @@ class Inspection(msgspec.Struct, frozen=True):
 def readable_input(path: Path) -> Path:
     """`path`, when it is a readable, non-empty regular file. Raises CommandError."""
     if path.is_dir():
-        raise CommandError(f"{path} is a folder, not a file of requests.")
+        first = min(path.glob("*.jsonl"), default=None)
+        hint = None if first is None else f"Name a file in it, as {first}."
+        raise CommandError(f"{path} is a folder, not a file of requests.", hint)
     if not path.exists():
         raise CommandError(f"{path}: no such file.")
     if not os.access(path, os.R_OK):

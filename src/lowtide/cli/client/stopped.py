@@ -13,12 +13,16 @@ from lowtide.cli.terminal.command_errors import Terminated
 
 
 @contextmanager
-def hint_on_stop(server: str, again: str) -> Iterator[None]:
+def hint_on_stop(server: str, again: str, batch_id: str | None = None) -> Iterator[None]:
     """Says, when Ctrl-C or SIGTERM ends the context, that the batch goes on at `server`, and what
-    the same command then does (`again`: a verb and its object).
+    the same command then does (`again`: a verb and its object); of a batch that is known by then,
+    what ends it.
     """
     try:
         yield
     except (KeyboardInterrupt, Terminated):
-        console.info(f"The batch goes on at {escape(server)}. The same command {again}.")
+        words = f"The batch goes on at {escape(server)}. The same command {again}"
+        if batch_id is not None:
+            words += f", `lowtide batches cancel {escape(batch_id)}` ends it"
+        console.info(f"{words}.")
         raise

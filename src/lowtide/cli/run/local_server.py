@@ -37,16 +37,19 @@ class LocalServer:
         *,
         on_progress: Callable[[str], None],
         on_drain: Callable[[], None],
+        on_end_at_once: Callable[[], None] = lambda: None,
         is_whole_process: bool = True,
     ) -> None:
         """`on_drain` is called when the server begins to stop on request.
 
-        `is_whole_process`: a second Ctrl-C may end the process; else it only cuts the drain short.
+        `is_whole_process`: a second Ctrl-C may end the process, right after a call of
+        `on_end_at_once`; else it only cuts the drain short.
         """
         self._settings = settings
         self._embedded = embedded
         self._on_progress = on_progress
         self._on_drain = on_drain
+        self._on_end_at_once = on_end_at_once
         self._is_whole_process = is_whole_process
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -75,23 +78,25 @@ class LocalServer:
         return self
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
-        if isinstance(error, KeyboardInterrupt | command_errors.Terminated):
-            self._on_drain()
-        self._leave()
+        is_asked = isinstance(error, KeyboardInterrupt | command_errors.Terminated)
+        self._leave(self._on_drain if is_asked else None)
         if isinstance(error, ServerUnreachable) and self._failure is not None:
             raise self._failure from None  # why it is gone, rather than that it is
 
-    def _leave(self) -> None:
-        """Stops and waits for the end; a second Ctrl-C stops at once."""
+    def _leave(self, tell: Callable[[], None] | None = None) -> None:
+        """Stops and waits for the end; a second Ctrl-C stops at once, from `tell` on."""
 
         def end_now(_signal: int, _frame: FrameType | None) -> None:
             if self._is_whole_process:
+                self._on_end_at_once()
                 os._exit(command_errors.INTERRUPTED)
             self._call(self._end_at_once)
 
         is_main = threading.current_thread() is threading.main_thread()  # signals come to no other
         before = signal.signal(signal.SIGINT, end_now) if is_main else None
         try:
+            if tell is not None:
+                tell()
             self._call(self._ask_to_stop)
             self._thread.join()
         finally:

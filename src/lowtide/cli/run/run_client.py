@@ -4,6 +4,7 @@ Both kinds of run, over lines and over rows, work through it. Invariant: a run t
 ends early says how to go on.
 """
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -43,11 +44,23 @@ def discard_previous(folder: RunFolder, kind: type[KeptState], api_key: str | No
 
 
 @contextmanager
+def full_disk_named(folder: RunFolder) -> Iterator[None]:
+    """Lets the failure of a write say which disk is full: that of the output and its folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(folder.path.absolute().parent)
+        raise
+
+
+@contextmanager
 def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterator[ServerClient]:
     """Yields a client of the server, and says how to go on when the context ends early."""
     if backend.server is not None:
         again = "waits for it again and fetches the results"
         with (
+            full_disk_named(folder),
             connect(backend.server, backend.api_key) as client,
             hint_on_stop(backend.server, again),
         ):
@@ -66,20 +79,34 @@ def run_client(backend: RunBackend, folder: RunFolder, *, quiet: bool) -> Iterat
     def on_drain() -> None:
         console.info("Stopping: saving what is done. Ctrl-C again stops at once.")
 
+    def on_end_at_once() -> None:
+        console.end_line()  # the terminal has shown ^C on it
+        console.info("Stopped at once: what was in flight runs again.")
+        _tell_kept(folder)
+
     settings = backend.settings_in(folder.data_dir)
     try:
         with (
-            LocalServer(settings, backend.embedded, on_progress=tell, on_drain=on_drain) as local,
+            full_disk_named(folder),
+            LocalServer(
+                settings,
+                backend.embedded,
+                on_progress=tell,
+                on_drain=on_drain,
+                on_end_at_once=on_end_at_once,
+            ) as local,
             connect(local.address, None) as client,
         ):
             yield client
     except (KeyboardInterrupt, command_errors.Terminated):
-        if folder.has_begun:
-            console.info(
-                f"Kept in {escape(str(folder.path))}. The same command goes on from there."
-            )
+        _tell_kept(folder)
         raise
     except ServerRefused as error:
         if error.status >= 500:
             error.hint = f"Its log is {folder.log_file}."
         raise
+
+
+def _tell_kept(folder: RunFolder) -> None:
+    if folder.has_begun:
+        console.info(f"Kept in {escape(str(folder.path))}. The same command goes on from there.")

@@ -48,8 +48,9 @@ class Job:
 def check_paths(source: Path, output: Path, errors: Path) -> None:
     """Refuses what cannot be read or written. Raises CommandError."""
     readable_input(source)
+    writable_target(output)
+    writable_target(errors, "--errors", "errors.jsonl")
     for target in (output, errors):
-        writable_target(target)
         if target.exists() and target.samefile(source):
             raise CommandError(f"{target} is the input itself.", "Choose another -o.")
         if target.exists() and not target.is_file():

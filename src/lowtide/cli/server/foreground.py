@@ -97,6 +97,8 @@ class StopSignal:
 
     def ask(self, exit_code: int) -> None:
         if self._asked.is_set():
+            console.end_line()  # the terminal has shown ^C on it
+            _tell("stopped at once; what was in flight runs again at the next start")
             os._exit(exit_code)
         self._asked.set()
         if not self._is_waited_for:

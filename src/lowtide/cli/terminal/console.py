@@ -49,6 +49,12 @@ def words_on_stderr(*, when: bool) -> Iterator[None]:
         _words_to = before
 
 
+def end_line() -> None:
+    """Ends the line that the cursor is on, where standard error is a terminal."""
+    if ERR.is_terminal:
+        ERR.line()
+
+
 _UNPRINTABLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )

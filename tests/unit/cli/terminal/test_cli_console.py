@@ -171,3 +171,7 @@ def test_whoever_stops_waiting_is_told_that_the_batch_goes_on(
         raise KeyboardInterrupt
     said = " ".join(capsys.readouterr().err.split())
     assert said == "The batch goes on at http://here. The same command watches it."
+    with pytest.raises(KeyboardInterrupt), hint_on_stop("http://here", "watches it", "batch_1"):
+        raise KeyboardInterrupt
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.endswith("The same command watches it, `lowtide batches cancel batch_1` ends it.")

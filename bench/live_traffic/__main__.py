@@ -43,7 +43,9 @@ PARTS: Final = {
     "class": class_cells, "class-day": class_day_cells, "class-steps": class_steps_cells,
     "tolerance": tolerance_cells, "lowtide": lowtide_cells, "frontier": frontier_cells,
 }  # fmt: skip
-"""What --only may name."""
+"""What --only may name, beside RIVALS."""
+RIVALS: Final = "rivals"
+"""Every rule in engines without the scheduler class, races and prefixes."""
 Run = dict[str, Any]
 Job = tuple[Callable[..., Run], tuple[Any, ...]]
 
@@ -56,7 +58,7 @@ def main() -> None:
         for name, cells_of in PARTS.items()
         if asked.only == name or (asked.only is None and name.startswith("class"))
     }
-    if asked.only is None:
+    if asked.only in (None, RIVALS):
         jobs |= {
             "beside": [(play, (cell,)) for cell in cells(seeds)],
             "races": [(race, (run,)) for run in races(seeds)],
@@ -88,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="into the pages of docs/")
     parser.add_argument("--jobs", type=int, default=2, help="processes at one time")
     parser.add_argument(
-        "--only", choices=list(PARTS), help="with the scheduler class, or Lowtide without it"
+        "--only", choices=[*PARTS, RIVALS], help="with the scheduler class, or Lowtide without it"
     )
     parser.add_argument("--json", type=Path, help="every run, into this file")
     return parser.parse_args()

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lowtide.cli.client.address import DEFAULT_SERVER, server_address
+from lowtide.cli.client.address import DEFAULT_SERVER as DEFAULT_SERVER
+from lowtide.cli.client.address import server_address
 
 if TYPE_CHECKING:
     from lowtide.cli.client.server_client import ServerClient
@@ -58,19 +59,6 @@ AdminKeyOption = Annotated[
     ),
 ]
 
-__all__ = [
-    "DEFAULT_SERVER",
-    "AdminKeyOption",
-    "ConfigOption",
-    "DataDirOption",
-    "DeskServerOption",
-    "JsonOption",
-    "KeyOption",
-    "ServerOption",
-    "connect",
-    "examples",
-]
-
 
 def connect(server: str, api_key: str | None) -> "ServerClient":
     """A client for what the two options say. Raises CommandError when the address is none."""
@@ -80,6 +68,11 @@ def connect(server: str, api_key: str | None) -> "ServerClient":
     )
 
     return ServerClient(HttpClient(server_address(server), api_key))
+
+
+def command_group(*, help: str) -> typer.Typer:
+    """A group of commands; `cli.commands` reads its help from the source."""
+    return typer.Typer(no_args_is_help=True, help=help, rich_markup_mode="rich")
 
 
 def examples(*commands: str) -> str:

@@ -14,18 +14,14 @@ from lowtide.cli.accounts.times import instant_ahead
 from lowtide.cli.client.http_client import ServerRefused
 from lowtide.cli.client.objects import KeyView, read_view
 from lowtide.cli.client.server_client import check_id
-from lowtide.cli.options import examples
+from lowtide.cli.options import command_group, examples
 from lowtide.cli.server_commands import Answers
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.accounts.tenancy import DEFAULT_PROJECT
 from lowtide.core.errors import LowtideError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="API keys of an installation, for auth.mode = 'keys'.",
-    rich_markup_mode="rich",
-)
+app = command_group(help="API keys of an installation, for auth.mode = 'keys'.")
 
 _WHOLE_KEY: Final = re.compile(r"lt-([A-Za-z0-9]+)-[A-Za-z0-9]+")
 

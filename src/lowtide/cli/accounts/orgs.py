@@ -11,17 +11,13 @@ from rich.markup import escape
 from lowtide.cli.accounts.admin_backend import Bounds, Cap, choose_named
 from lowtide.cli.accounts.admin_target import OpenAdmin, admin_command
 from lowtide.cli.client.objects import JsonObject, OrganizationView, read_view
-from lowtide.cli.options import examples
+from lowtide.cli.options import command_group, examples
 from lowtide.cli.server_commands import Answers
 from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.accounts.tenancy import OrganizationLimits
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Organizations: who pays, what they may use and spend.",
-    rich_markup_mode="rich",
-)
+app = command_group(help="Organizations: who pays, what they may use and spend.")
 
 _LIMITS = ", ".join(OrganizationLimits.__struct_fields__)
 LimitOption = Annotated[

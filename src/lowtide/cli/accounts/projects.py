@@ -9,16 +9,12 @@ from lowtide.api.objects.accounts import ProjectObject
 from lowtide.cli.accounts.admin_backend import choose_named
 from lowtide.cli.accounts.admin_target import OpenAdmin, admin_command
 from lowtide.cli.client.objects import read_view
-from lowtide.cli.options import examples
+from lowtide.cli.options import command_group, examples
 from lowtide.cli.server_commands import Answers
 from lowtide.cli.terminal import console, table, units
 from lowtide.core.accounts.tenancy import DEFAULT_ORGANIZATION
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Projects: what cannot see each other's files and batches.",
-    rich_markup_mode="rich",
-)
+app = command_group(help="Projects: what cannot see each other's files and batches.")
 
 
 @app.command(

@@ -38,6 +38,7 @@ from lowtide.cli.options import (
     JsonOption,
     KeyOption,
     ServerOption,
+    command_group,
     connect,
     examples,
 )
@@ -48,9 +49,7 @@ from lowtide.cli.terminal.console import words_on_stderr
 from lowtide.cli.terminal.progress import BatchBar
 from lowtide.cli.terminal.standard_streams import is_standard, refuse_json_beside_results
 
-app = typer.Typer(
-    no_args_is_help=True, help="Batches on a Lowtide server.", rich_markup_mode="rich"
-)
+app = command_group(help="Batches on a Lowtide server.")
 
 
 @app.command(

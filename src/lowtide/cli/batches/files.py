@@ -17,6 +17,7 @@ from lowtide.cli.options import (
     JsonOption,
     KeyOption,
     ServerOption,
+    command_group,
     connect,
     examples,
 )
@@ -25,7 +26,7 @@ from lowtide.cli.terminal import console, table, units
 from lowtide.cli.terminal.progress import transfer_bar
 from lowtide.cli.terminal.standard_streams import input_file, is_standard
 
-app = typer.Typer(no_args_is_help=True, help="Files on a Lowtide server.", rich_markup_mode="rich")
+app = command_group(help="Files on a Lowtide server.")
 
 FileId = Annotated[str, typer.Argument(metavar="FILE_ID")]
 

@@ -13,6 +13,7 @@ from lowtide.cli.options import (
     JsonOption,
     KeyOption,
     ServerOption,
+    command_group,
     connect,
     examples,
 )
@@ -22,11 +23,7 @@ from lowtide.cli.terminal.command_errors import CommandError
 from lowtide.core.webhooks.endpoint import EVENT_TYPES
 from lowtide.limits import PAGE_SIZE_MAX_BATCHES, WEBHOOK_OVERLAP_S
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Addresses that a server calls when batches end.",
-    rich_markup_mode="rich",
-)
+app = command_group(help="Addresses that a server calls when batches end.")
 
 WebhookId = Annotated[
     str, typer.Argument(metavar="WEBHOOK_ID", help="From `webhooks list`: wh_...")

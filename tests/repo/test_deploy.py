@@ -18,6 +18,7 @@ from tree import ROOT
 
 from lowtide import __version__, config, limits
 from lowtide.api.app import create_app
+from lowtide.api.console import rendering
 from lowtide.api.middleware.auth import is_public
 from lowtide.cli.commands import command_line
 from lowtide.config.sources import ConfigError
@@ -340,6 +341,12 @@ def test_the_image_is_made_of_what_is_sent_to_the_builder() -> None:
     sources = {source for words in copied for source in words[:-1]}
     assert sources == sent
     assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_image_has_the_pages_of_the_console_compiled() -> None:
+    (step,) = [each for each in instructions("RUN") if "python -c" in each]
+    assert "lowtide.api.console import rendering" in step
+    assert rendering.keep_in_package.__name__ in step
 
 
 def test_nothing_is_installed_that_is_not_pinned() -> None:

@@ -20,7 +20,7 @@ from lowtide.api.console.batches import actions, first_lines, new_batch, selecti
 from lowtide.api.console.failures import told_on_a_page
 from lowtide.api.console.forms import read_form
 from lowtide.api.console.live_pages import live
-from lowtide.api.console.rendering import environment, render
+from lowtide.api.console.rendering import compile_templates, render
 from lowtide.api.console.session_guard import COOKIE
 from lowtide.api.console.webhooks import webhooks
 from lowtide.api.files import downloads
@@ -150,7 +150,5 @@ def load_routes() -> Sequence[Route]:
     """The routes in the order in which they are tried, with all templates compiled, which the first
     page would otherwise do in the event loop.
     """
-    templates = environment()
-    for name in templates.list_templates():
-        templates.get_template(name)
+    compile_templates()
     return _ROUTES

@@ -6,13 +6,14 @@ style, so that the policy in `session_guard` needs no exception.
 
 Compiled templates are kept, as Python keeps compiled modules: compiling all takes a fifth of a
 second of the processor, in which other calls of the process wait a few milliseconds again and
-again.
+again. An image is built with them (deploy/Dockerfile), for each of its containers starts anew.
 """
 
 import re
 import sys
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
@@ -37,9 +38,13 @@ def shown(value: Any) -> Any:
     return value
 
 
+_IN_PACKAGE: Final = Path(__file__).parent / "templates" / "__pycache__"
+
+
 class KeptBytecode(FileSystemBytecodeCache):
-    """Keeps compiled templates where jinja2 does by default: in a folder of the system's temporary
-    one that no other user may write. Where it cannot be written, nothing is kept."""
+    """Keeps compiled templates beside the templates, where `keep_in_package` has put them; else
+    where jinja2 does by default: in a folder of the system's temporary one that no other user may
+    write. Where a folder cannot be written, nothing is kept."""
 
     def dump_bytecode(self, bucket: Bucket) -> None:
         with suppress(OSError):  # the disk is full, or a cleaner took the folder
@@ -48,6 +53,8 @@ class KeptBytecode(FileSystemBytecodeCache):
 
 def _kept_bytecode() -> KeptBytecode | None:
     """None: no folder is this user's alone, or Python is to keep no bytecode."""
+    if _IN_PACKAGE.is_dir():
+        return KeptBytecode(str(_IN_PACKAGE))
     if sys.dont_write_bytecode:
         return None
     try:
@@ -78,3 +85,19 @@ def environment() -> Environment:
 def render(template: str, context: dict[str, Any]) -> str:
     """The HTML of one template."""
     return environment().get_template(template).render(context)
+
+
+def compile_templates() -> None:
+    """Compiles those templates that are not kept, which a page would otherwise do by itself."""
+    templates = environment()
+    for name in templates.list_templates(extensions=["html"]):
+        templates.get_template(name)
+
+
+def keep_in_package() -> None:
+    """Compiles all templates into the package, for who builds an image. Raises OSError."""
+    _IN_PACKAGE.mkdir(exist_ok=True)
+    environment.cache_clear()
+    compile_templates()
+    for kept in _IN_PACKAGE.iterdir():
+        kept.chmod(0o644)  # readable for the user that the image runs as

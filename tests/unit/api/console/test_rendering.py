@@ -88,6 +88,23 @@ def test_a_folder_that_is_a_link_is_not_trusted(
     assert list(foreign.iterdir()) == []
 
 
+def test_an_image_is_built_with_all_of_them_and_its_containers_compile_none(
+    temporary: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = temporary / "package"
+    monkeypatch.setattr(rendering, "_IN_PACKAGE", package)
+    rendering.keep_in_package()
+    assert {TEMPLATE, "batch.html"} <= set(compiled)
+    assert len(list(package.iterdir())) == len(compiled)
+    assert {each.stat().st_mode & 0o777 for each in package.iterdir()} == {0o644}
+    compiled.clear()
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    rendering.environment.cache_clear()
+    rendering.compile_templates()
+    assert compiled == []
+    assert list(temporary.iterdir()) == [package]
+
+
 def test_nothing_is_kept_where_python_keeps_no_bytecode(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,9 +7,9 @@ class; only one is called at a time, and they take turns, so that a slow minute 
 on both. Prints a table of what live users felt and what the batch got, how long batch calls wait
 beside live calls that never stop, the throughput of a batch alone in pairs, whether answers stay
 the same, what became of a batch whose engine was killed, and one JSON line. It says beforehand how
-long it takes and ends within `--time-limit`; what no longer fits is left out and named. `--vllm` is
-the Python of an environment with vLLM 0.32 and this tree's wheel; without `--model` a small random
-Llama is made.
+long it takes and ends within `--time-limit`; what no longer fits, as where a large model starts
+slowly, is left out and named. `--vllm` is the Python of an environment with vLLM 0.32 and this
+tree's wheel; without `--model` a small random Llama is made.
 """
 
 import argparse
@@ -34,12 +34,12 @@ DEFAULTS: Final = {
         "flags": "--max-num-batched-tokens 2048 --max-num-seqs 64 --max-model-len 4096 "
         "--enforce-eager",
         "start_s": 60.0, "layers": 4, "rate": 2.0, "window": 32, "answer_s": 0.15,
-        "kill_lines": 100, "live_streams": 2,
+        "kill_lines": 100, "live_streams": 2, "seconds": 20.0, "pairs": 12,
     },
     "gpu": {
         "flags": "--gpu-memory-utilization 0.42 --max-model-len 4096",
-        "start_s": 90.0, "layers": 16, "rate": 10.0, "window": 256, "answer_s": 0.05,
-        "kill_lines": 2000, "live_streams": 8,
+        "start_s": 75.0, "layers": 16, "rate": 10.0, "window": 256, "answer_s": 0.05,
+        "kill_lines": 2000, "live_streams": 8, "seconds": 15.0, "pairs": 8,
     },
 }  # fmt: skip
 """`start_s`: of one server on a GPU, where they start one after the other; of both on a CPU."""
@@ -95,10 +95,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--live-streams", type=int, help="live calls that never stop")
     parser.add_argument("--batch-words", type=int, nargs=2, default=(100, 600), help="of a prompt")
     parser.add_argument("--window", type=int, help="batch calls in flight")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each row")
+    parser.add_argument("--seconds", type=float, help="of each row")
     parser.add_argument("--warm-up", type=float, default=5.0, help="before each row, in seconds")
     parser.add_argument("--rounds", type=int, default=1, help="of all rows")
-    parser.add_argument("--pairs", type=int, default=12, help="of a batch alone, an even number")
+    parser.add_argument("--pairs", type=int, help="of a batch alone, an even number")
     parser.add_argument("--stretch", type=float, default=3.0, help="seconds of one of a pair")
     parser.add_argument("--answers", type=int, default=60, help="calls that are compared")
     parser.add_argument("--answer-s", type=float, help="that one of them is expected to take")

@@ -19,6 +19,8 @@ from lowtide.core.faults.outcome import NoReply
 from lowtide.core.faults.streamed_answer import StreamedAnswer
 from lowtide.engines.http.client import HttpEngine
 
+STREAMS_MAX: Final = 64
+"""More batch calls than this one client could not read as fast as an engine writes."""
 LIVE_TOKENS: Final = 256
 BATCH_WORDS: Final = (20, 120)
 AROUND_S: Final = 1.0
@@ -57,7 +59,7 @@ async def _row(engine: Engine, asked: argparse.Namespace) -> dict[str, Any]:
     http = HttpEngine(engine.target.url, connections_max=CONNECTIONS)
     waits = {"live": Waits(), "batch": Waits()}
     loops = [_loop(http, live, waits["live"]) for _ in range(asked.live_streams)]
-    loops += [_loop(http, batch, waits["batch"]) for _ in range(asked.window)]
+    loops += [_loop(http, batch, waits["batch"]) for _ in range(min(asked.window, STREAMS_MAX))]
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         await asyncio.sleep(asked.warm_up)

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -114,8 +115,26 @@ def _t_95(freedom: int) -> float:
 
 def cpu_s(pid: int) -> float:
     """Seconds of processor time that a process has used, all threads together."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return _cpu_s(_stat(Path(f"/proc/{pid}")))
+
+
+def group_cpu_s(group: int) -> float:
+    """The same of all processes of a group, as they are now."""
+    seconds = 0.0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # one that has ended meanwhile
+            stat = _stat(folder)
+            seconds += _cpu_s(stat) if int(stat[2]) == group else 0.0
+    return seconds
+
+
+def _stat(folder: Path) -> list[str]:
+    """Fields of proc(5) from the process's state on."""
+    return (folder / "stat").read_text().rpartition(") ")[2].split()
+
+
+def _cpu_s(stat: list[str]) -> float:
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tell(what: str) -> None:

@@ -3,16 +3,18 @@
 Both servers are up; each stretch has one of them under a window of short batch calls, and reads its
 own counters of tokens at two instants inside the steady part. The order is class, stock, stock,
 class, so that a steady drift of the machine falls out; the two of a pair have the same lengths.
+On a CPU the server's own processor time for a token is the steadier figure of the two: other
+programs on the machine hardly move it.
 """
 
 import argparse
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from bench.live_traffic.real_traffic import Traffic, fixed_window
-from bench.step_bound_vllm.engine import BATCH_PRIORITY, CLASS, STOCK, Engine
+from bench.step_bound_vllm.engine import BATCH_PRIORITY, CLASS, STOCK, Engine, until_idle
 from bench.turns import interval
 
 ORDER: Final = (CLASS, STOCK, STOCK, CLASS)
@@ -24,31 +26,50 @@ AROUND_S: Final = 0.6
 """Beside the two: the counters are read, and what was aborted leaves the engine."""
 
 
+class Stretch(NamedTuple):
+    """What one stretch came to: tokens a second, of prompts and answers, and what one cost."""
+
+    rate: float
+    cpu_s_of_a_token: float
+
+
 def takes_s(asked: argparse.Namespace) -> float:
     return float(asked.pairs * 2 * (STEADY_S + asked.stretch + AROUND_S))
 
 
 async def alone(both: Mapping[str, Engine], asked: argparse.Namespace) -> dict[str, Any]:
-    """Tokens a second of each stretch, the ratio of each pair, and its mean with a 95 % interval.
+    """Tokens a second and microseconds of processor time for a token in each stretch; of both, the
+    ratios with the class over without: their mean and its 95 % interval.
 
     Raises TimeoutError for an engine that does not become idle.
     """
-    ratios, rates = [], []
-    for block in range(asked.pairs // 2):
-        these = [await _stretch(both[name], asked, block) for name in ORDER]
-        ratios += [these[0] / these[1], these[3] / these[2]]
-        rates.append([round(rate) for rate in these])
-    return {"order": ORDER, "tokens_per_s": rates, "ratios": ratios, "ratio": interval(ratios)}
+    blocks = [
+        [await _stretch(both[name], asked, block) for name in ORDER]
+        for block in range(asked.pairs // 2)
+    ]
+    return {
+        "order": ORDER,
+        "pairs": 2 * len(blocks),
+        "tokens_per_s": [[round(each.rate) for each in block] for block in blocks],
+        "cpu_us": [[round(1e6 * each.cpu_s_of_a_token, 1) for each in block] for block in blocks],
+        "rate": _ratio([[each.rate for each in block] for block in blocks]),
+        "cpu": _ratio([[each.cpu_s_of_a_token for each in block] for block in blocks]),
+    }
 
 
-async def _stretch(engine: Engine, asked: argparse.Namespace, seed: int) -> float:
-    """Tokens a second, of prompts and answers."""
+def _ratio(blocks: Sequence[Sequence[float]]) -> list[float]:
+    pairs = [pair for block in blocks for pair in (block[:2], block[:1:-1])]
+    return interval([with_class / without for with_class, without in pairs])
+
+
+async def _stretch(engine: Engine, asked: argparse.Namespace, seed: int) -> Stretch:
     mark, more = f"{time.time_ns():x}", {"ignore_eos": True}
     traffic = Traffic(1.0, 32, WORDS, seed, mark, batch_tokens=ANSWER, more=more)
     async with fixed_window(engine.target, traffic, asked.window, BATCH_PRIORITY):
         await asyncio.sleep(STEADY_S)
-        before, began = await engine.tokens(), time.perf_counter()
+        before, began, cpu_s = await engine.tokens(), time.perf_counter(), engine.cpu_s()
         await asyncio.sleep(asked.stretch)
-        after, ended = await engine.tokens(), time.perf_counter()
-    await engine.is_idle()
-    return (after - before) / (ended - began)
+        tokens, cpu_s = await engine.tokens() - before, engine.cpu_s() - cpu_s
+        seconds = time.perf_counter() - began
+    await until_idle(engine)
+    return Stretch(tokens / seconds, cpu_s / tokens)

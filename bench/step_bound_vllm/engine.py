@@ -22,6 +22,7 @@ import httpx
 
 from bench.live_traffic.real_traffic import Target
 from bench.random_llama import random_llama
+from bench.turns import group_cpu_s
 
 STOCK: Final = "vLLM's scheduler"
 CLASS: Final = "scheduler class"
@@ -161,11 +162,10 @@ class Engine:
         """Of prompts and answers, so far."""
         return int(await self.counted(*TOKENS))
 
-    async def is_idle(self) -> None:
-        """Returns once nothing runs or waits there. Raises TimeoutError after STOP_S."""
-        async with asyncio.timeout(STOP_S):
-            while await self.counted(*IN_FLIGHT):  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.1)
+    def cpu_s(self) -> float:
+        """Seconds of processor time of all its processes, so far."""
+        assert self._process is not None, "it was started"
+        return group_cpu_s(self._process.pid)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Ends the server and the processes that it started."""
@@ -177,6 +177,13 @@ class Engine:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+async def until_idle(engine: Engine) -> None:
+    """Returns once nothing runs or waits there. Raises TimeoutError after STOP_S."""
+    async with asyncio.timeout(STOP_S):
+        while await engine.counted(*IN_FLIGHT):  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager

@@ -17,11 +17,7 @@ def show(found: dict[str, Any]) -> None:
     if found["starvation"]:
         _starvation(found["starvation"])
     if found["alone"]:
-        mean, least, most = found["alone"]["ratio"]
-        print(
-            f"\nA batch alone, tokens a second with the class over those without: {mean:.3f} "
-            f"(95 % interval {least:.3f} to {most:.3f}, {len(found['alone']['ratios'])} pairs)."
-        )
+        _alone(found["alone"])
     if found["answers"]:
         _answers(found["answers"])
     if found["killed"]:
@@ -65,6 +61,16 @@ def _starvation(rows: Sequence[dict[str, Any]]) -> None:
         print(f"| {row['engine']} | {' | '.join(cells)} |")
     counts = ", ".join(f"{row['batch']['itl_count']:,}" for row in rows)
     print(f"\nOf {counts} gaps. The class promises {HOLD_MAX_MS} ms between two, and a step.")
+
+
+def _alone(found: dict[str, Any]) -> None:
+    rate, cpu = (
+        "{:.3f} (95 % interval {:.3f} to {:.3f})".format(*found[name]) for name in ("rate", "cpu")
+    )
+    print(
+        f"\nA batch alone, with the class over without, {found['pairs']} pairs: tokens a second "
+        f"{rate}; the server's processor time for a token {cpu}."
+    )
 
 
 def _answers(found: dict[str, Any]) -> None:

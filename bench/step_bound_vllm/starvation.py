@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.live_traffic.real_traffic import CALL_S, CONNECTIONS, PATH, Traffic
-from bench.step_bound_vllm.engine import BATCH_PRIORITY, CLASS, STOCK, Engine
+from bench.step_bound_vllm.engine import BATCH_PRIORITY, CLASS, STOCK, Engine, until_idle
 from lowtide.core.faults.outcome import NoReply
 from lowtide.core.faults.streamed_answer import StreamedAnswer
 from lowtide.engines.http.client import HttpEngine
@@ -77,7 +77,7 @@ async def _row(engine: Engine, asked: argparse.Namespace) -> dict[str, Any]:
     for error in ended:
         if isinstance(error, RuntimeError):
             raise error
-    await engine.is_idle()
+    await until_idle(engine)
     return {"engine": engine.name, **{kind: _summary(each) for kind, each in waits.items()}}
 
 

@@ -65,8 +65,8 @@ def test_what_was_left_out_is_said_and_the_rest_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = dict.fromkeys(("rows", "starvation", "answers", "killed"))
-    alone = {"ratios": [0.99, 1.01], "ratio": [1.0, 0.98, 1.02]}
+    alone = {"pairs": 2, "rate": [1.0, 0.98, 1.02], "cpu": [1.01, 1.0, 1.02]}
     show({**found, "alone": alone, "left_out": ["killed: it did not end in time"]})
-    told = capsys.readouterr().out
-    assert "1.000 (95 % interval 0.980 to 1.020, 2 pairs)" in told
-    assert "Left out: killed: it did not end in time." in told
+    printed = capsys.readouterr().out
+    assert "tokens a second 1.000 (95 % interval 0.980 to 1.020)" in printed
+    assert "Left out: killed: it did not end in time." in printed

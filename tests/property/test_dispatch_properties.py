@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from lowtide import limits
 from lowtide.core.batches.chunk import NOTHING_DONE, ChunkKey, ChunkLease
+from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.dispatch import Dispatch
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import ChunkRun, Request
@@ -39,6 +40,8 @@ OUTCOMES: list[Outcome] = [
     Interrupted("refused"),
 ]
 MODELS = ("m", "n")
+PROMPTS = (1, 300, 700, 3000)
+"""Tokens of prompts in turn; at the second replica, which has live calls, long ones go in parts."""
 ATTEMPTS_MAX = 3
 
 
@@ -69,6 +72,10 @@ class DispatchMachine(RuleBasedStateMachine):
             Replica("http://a", frozenset({"m"}), 3),
             Replica("http://b", frozenset({"m", "n"}), 2),
         ]
+        self.replicas[1].controller = controller = WindowController(2, allows_parts=True)
+        self.replicas[1].streams = True
+        self.pacer = controller.pacer
+        self.pacer.active = self.pacer.parts.is_possible = True
         self.now_s = 1000.0
         self.flying: list[tuple[Request, Replica]] = []
         self.trials: list[tuple[Replica, Scope]] = []
@@ -86,13 +93,16 @@ class DispatchMachine(RuleBasedStateMachine):
         if key in self.core.runs:
             model = self.core.runs[key].lease.model  # a chunk keeps its model
         run = self.core.add(
-            lease(seq, model, self.tokens), [(n, n + 1, b"x" * (n + 1)) for n in range(count)]
+            lease(seq, model, self.tokens),
+            [(n, n + 1, b"x" * (n + 1)) for n in range(count)],
+            [PROMPTS[n % len(PROMPTS)] for n in range(count)],
         )
         self.size[run.key], self.done[run.key] = count, 0
 
     @rule(which=st.integers(0, 1), calls=st.integers(1, 4))
     def send(self, which: int, calls: int) -> None:
         replica = self.replicas[which]
+        self.pacer.parts.fit(0.1, 0.05, self.now_s)
         for _ in range(calls):
             request = self.core.take(replica, self.now_s)
             if request is None:
@@ -102,7 +112,13 @@ class DispatchMachine(RuleBasedStateMachine):
             assert run.lease.model in replica.models
             assert all(request is not other for other, _ in self.flying), "in flight already"
             assert self.name(request) not in self.finished, "finished already"
+            assert request.part is None or request.tokens_read < request.part < request.tokens
+            assert request.part is None or replica is self.replicas[1]
             self.flying.append((request, replica))
+
+    @rule(stream=st.integers(1, 2))
+    def see_a_token(self, stream: int) -> None:
+        self.pacer.parts.token_seen(stream, self.now_s)
 
     @rule(which=st.integers(0, 1))
     def start_trials(self, which: int) -> None:
@@ -141,6 +157,16 @@ class DispatchMachine(RuleBasedStateMachine):
             self.flying.remove(flight)
             self.core.abandon(*flight, self.now_s)
 
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def take_a_call_back(self, data: st.DataObject) -> None:
+        """As the shell does for a live call."""
+        flight = data.draw(st.sampled_from(self.flying), label="which")
+        self.flying.remove(flight)
+        flight[0].gave_way(1)
+        self.core.abandon(*flight, self.now_s)
+        self.core.put_back(flight[0])
+
     @rule(seconds=st.sampled_from([0.001, 0.1, 1.0, 10.0, 100.0]))
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
@@ -160,6 +186,9 @@ class DispatchMachine(RuleBasedStateMachine):
             suspects = [request for request in mine if request.is_suspect_in_flight]
             assert replica.suspects.in_flight == len(suspects)
             assert all(len(suspects) <= request.company for request in suspects if request.company)
+            if replica is self.replicas[1]:
+                unread = sum(each.unread_tokens for each in mine if each.prefill_done is False)
+                assert self.pacer._watched == unread
             assert 1.0 <= replica.window <= replica.window_max
             if any(request.must_run_alone for request in mine):
                 assert len(mine) == 1
@@ -206,6 +235,9 @@ class DispatchMachine(RuleBasedStateMachine):
     # ---- inside ----
 
     def settle(self, request: Request, replica: Replica, outcome: Outcome, draw: float) -> None:
+        if request.part is not None:
+            self.core.settle_part(request, replica, outcome, self.now_s, draw)
+            return
         decision = self.core.settle(request, replica, outcome, self.now_s, draw)
         assert request.tries <= ATTEMPTS_MAX
         assert request.crash_count <= limits.CRASH_COUNT_MAX

@@ -86,7 +86,8 @@ class Request(msgspec.Struct, eq=False):
         self.yields += 1
         self.was_part_aborted = self.part is not None or self.tokens_read > 0
         if self.prefill_done is None:
-            self.tokens = unread_tokens  # the engine has the rest of the prompt in its prefix cache
+            # The engine has the rest of the prompt in its prefix cache.
+            self.tokens = self.tokens_read + unread_tokens
 
 
 class ChunkRun(msgspec.Struct, eq=False):

@@ -146,6 +146,23 @@ def test_a_request_that_has_failed_or_belongs_to_an_engine_without_streams_goes_
     assert taken(core, one).part is None
 
 
+def test_a_prompt_of_unknown_length_is_paced_too() -> None:
+    core, one = core_with(0), beside_live_calls()
+    assert one.controller is not None
+    one.controller.pacer.live_asked(1000, 1.0)
+    assert core.take(one, 1.0) is None
+
+
+def test_what_parts_have_read_is_not_forgotten_when_the_rest_is_taken_back_unwatched() -> None:
+    core, one = core_with(TOKENS), beside_live_calls()
+    core.settle_part(taken(core, one), one, OK, 1.0, 0.0)
+    one.stop_streams()
+    request = taken(core, one)
+    assert request.prefill_done is None
+    request.gave_way(300)
+    assert (request.tokens, request.unread_tokens) == (800, 300)
+
+
 def test_a_chunk_that_ends_starts_no_further_part() -> None:
     core, one = core_with(TOKENS), beside_live_calls()
     request = taken(core, one)

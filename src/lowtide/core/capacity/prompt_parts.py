@@ -51,10 +51,9 @@ class PromptParts:
             free = max(self.tokens, float(least))
         if left <= free:
             return left
-        if left <= self.tokens or free < max(least, limits.PART_TOKENS_LEAST):
-            return (
-                0  # it goes whole with the next step, or a small piece would be a call of its own
-            )
+        fits_a_step = left <= self.tokens
+        if fits_a_step or free < max(least, limits.PART_TOKENS_LEAST):
+            return 0  # the next step has room for it, or for a piece that is worth a call
         return int(free)
 
     def sent(self, tokens: int) -> None:

@@ -84,7 +84,8 @@ class Request(msgspec.Struct, eq=False):
     def gave_way(self, unread_tokens: int) -> None:
         """Records that the call was taken back for live traffic before its prompt was read."""
         self.yields += 1
-        self.was_part_aborted = self.part is not None or self.tokens_read > 0
+        if self.part is not None or self.tokens_read:
+            self.was_part_aborted = True
         if self.prefill_done is None:
             # The engine has the rest of the prompt in its prefix cache.
             self.tokens = self.tokens_read + unread_tokens

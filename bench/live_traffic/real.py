@@ -38,8 +38,14 @@ from lowtide.engines.models.random_model import MODEL_ID, random_model
 
 LOWTIDE: Final = "Lowtide"
 UNWATCHED: Final = "Lowtide, watch_prompts = false"
+WHOLE: Final = "Lowtide, prompt_parts = false"
 NO_BATCH: Final = "no batch"
 NO_LIVE: Final = "Lowtide, no live calls"
+SWITCHES: Final = {
+    UNWATCHED: {"watch_prompts": False},
+    WHOLE: {"watch_prompts": True, "prompt_parts": False},
+}
+"""Settings of the engine in rows that have some of their own."""
 REST_S: Final = 2.0
 """Between rows: what was aborted leaves the engine."""
 Run = dict[str, Any]
@@ -83,7 +89,7 @@ async def play(
         mark=f"{time.time_ns():x}",
     )
     folder = home / f"{round_}-{row.replace(' ', '-')}"
-    with house(folder, target, watch_prompts=row != UNWATCHED) as address:
+    with house(folder, target, **SWITCHES.get(row, {"watch_prompts": True})) as address:
         async with AsyncExitStack() as stack:
             proxied = HttpEngine(f"{address}/v1", connections_max=CONNECTIONS)
             stack.push_async_callback(proxied.aclose)

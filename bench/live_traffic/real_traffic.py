@@ -23,6 +23,8 @@ from lowtide.core.usage import usage_of
 from lowtide.engines.http.client import HttpEngine
 
 LINES: Final = 20_000
+FILE_BYTES: Final = 64_000_000
+"""No batch has more lines, or a larger file: none is worked off in the minute of a run."""
 CALL_S: Final = 120.0
 CONNECTIONS: Final = 256
 LIVE_WORDS: Final = (20, 200)
@@ -81,14 +83,17 @@ class Traffic:
 
 
 @contextmanager
-def house(folder: Path, target: Target, *, watch_prompts: bool) -> Iterator[str]:
-    """`lowtide serve` over a fresh folder, with that engine as its one replica; its address."""
+def house(folder: Path, target: Target, **switches: bool) -> Iterator[str]:
+    """`lowtide serve` over a fresh folder, with that engine as its one replica, of which `switches`
+    are settings; its address.
+    """
     folder.mkdir(parents=True)
     key = f"api_key = {json.dumps(target.api_key)}\n" if target.api_key else ""
     settings = (
         "[limits]\nenqueued_tokens_per_model = 1000000000\n"
         f"[[replica]]\nurl = {json.dumps(target.url)}\nmodels = [{json.dumps(target.model)}]\n"
-        f"watch_prompts = {json.dumps(watch_prompts)}\n{key}"
+        + key
+        + "".join(f"{name} = {json.dumps(is_on)}\n" for name, is_on in switches.items())
     )
     with serving(folder, settings) as server:
         yield server.address
@@ -174,6 +179,8 @@ async def lowtide_batch(
         for number, asked in zip(range(LINES), traffic.batch_bodies(target.model), strict=False):
             line = {"custom_id": f"r{number}", "method": "POST", "url": ENDPOINT, "body": asked}
             written.write(json.dumps(line) + "\n")
+            if written.tell() > FILE_BYTES:
+                break
     async with httpx.AsyncClient(base_url=address, timeout=CALL_S) as server:
         with path.open("rb") as file:
             fields = {"purpose": "batch"}

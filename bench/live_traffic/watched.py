@@ -34,10 +34,12 @@ COMPARED: Final = ("batch_tokens_per_s", "ttft_p50_ms", "ttft_p99_ms", "itl_p99_
 
 
 @asynccontextmanager
-async def vllm_of(asked: argparse.Namespace, folder: Path) -> AsyncIterator[Target]:
+async def vllm_of(
+    asked: argparse.Namespace, folder: Path, flags: str = VLLM_FLAGS
+) -> AsyncIterator[Target]:
     """A vLLM with its own scheduler and a random Llama, for as long as it is needed."""
     model = random_llama(folder / "model", layers=asked.layers)
-    settings = argparse.Namespace(vllm=asked.vllm, device="cpu", flags=VLLM_FLAGS)
+    settings = argparse.Namespace(vllm=asked.vllm, device="cpu", flags=flags)
     engine = Engine(STOCK, settings, str(model), folder)
     engine.start()
     try:
@@ -47,9 +49,11 @@ async def vllm_of(asked: argparse.Namespace, folder: Path) -> AsyncIterator[Targ
         engine.end()
 
 
-async def rounds(engine: str, target: Target, asked: argparse.Namespace, folder: Path) -> list[Run]:
-    """No batch once, then the two settings in turns."""
-    order = [LOWTIDE, UNWATCHED]
+async def rounds(
+    engine: str, target: Target, asked: argparse.Namespace, folder: Path, other: str = UNWATCHED
+) -> list[Run]:
+    """No batch once, then Lowtide as it is and the `other` row in turns."""
+    order = [LOWTIDE, other]
     plan = [NO_BATCH]
     for round_ in range(asked.rounds):
         plan += order if round_ % 2 == 0 else order[::-1]
@@ -73,13 +77,22 @@ async def measure(asked: argparse.Namespace, folder: Path) -> list[Run]:
     return runs
 
 
-def pairs(runs: Sequence[Run], name: str) -> list[float]:
-    """Watched over estimated, of the two runs of each round."""
+def pairs(runs: Sequence[Run], name: str, other: str = UNWATCHED) -> list[float]:
+    """Lowtide as it is over the `other` row, of the two runs of each round."""
     ratios = []
     for first, second in zip(runs[1::2], runs[2::2], strict=True):
         by_row = {run["row"]: run[name] for run in (first, second)}
-        ratios.append(by_row[LOWTIDE] / by_row[UNWATCHED])
+        ratios.append(by_row[LOWTIDE] / by_row[other])
     return ratios
+
+
+def report(runs: Sequence[Run], what: str, other: str = UNWATCHED) -> None:
+    """Prints the table of one engine, and the ratio of each pair, which is of `what`."""
+    show(runs)
+    for compared in COMPARED:
+        ratios = pairs(runs, compared, other)
+        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{what}, {compared}: {statistics.median(ratios):.2f} ({each})")
 
 
 def arguments() -> argparse.Namespace:
@@ -104,12 +117,7 @@ def main() -> None:
         of_engine = [run for run in runs if run["engine"] == engine]
         if of_engine:
             print(f"\n{engine}")
-            show(of_engine)
-            for compared in COMPARED:
-                reported = pairs(of_engine, compared)
-                each = ", ".join(f"{ratio:.2f}" for ratio in reported)
-                median = statistics.median(reported)
-                print(f"watched over estimated, {compared}: {median:.2f} ({each})")
+            report(of_engine, "watched over estimated")
     print(json.dumps({"bench": "watched_prompts", "options": vars(asked), "runs": runs}))
 
 

@@ -29,6 +29,7 @@ from bench.live_traffic.experiments import (
     class_steps_cells,
     frontier_cells,
     lowtide_cells,
+    picture_cells,
     play,
     race,
     races,
@@ -42,6 +43,7 @@ PICTURES: Final = DOCS / "pictures"
 PARTS: Final = {
     "class": class_cells, "class-day": class_day_cells, "class-steps": class_steps_cells,
     "tolerance": tolerance_cells, "lowtide": lowtide_cells, "frontier": frontier_cells,
+    "pictures": picture_cells,
 }  # fmt: skip
 """What --only may name, beside RIVALS."""
 RIVALS: Final = "rivals"
@@ -74,12 +76,14 @@ def main() -> None:
     if "lowtide" in runs:
         parts |= _beside_tables(runs["lowtide"], ("recommended", "smooth", "stock"))
         parts["kinds"] = tables.day_by_kind(runs["lowtide"])
+    if "pictures" in runs:
+        parts |= _beside_tables(runs["pictures"], ("stock",))
     if "frontier" in runs:
         parts["frontier"] = tables.frontier(runs["frontier"], FRONTIER_LOADS)
     for lines in parts.values():
         print("\n".join(lines), end="\n\n")
     if asked.write:
-        _write(runs, parts, is_whole=asked.only != "lowtide")
+        _write(runs, parts, is_whole=asked.only not in ("lowtide", "pictures"))
 
 
 def _arguments() -> argparse.Namespace:
@@ -158,8 +162,8 @@ def _marker(name: str) -> str:
 
 def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]], *, is_whole: bool) -> None:
     """`is_whole`: tables are written anew; else only the rows that were run."""
-    if "beside" in runs:
-        _draw(runs)
+    if drawn := runs.get("beside") or runs.get("pictures"):
+        _draw(drawn)
     for page in PAGES:
         text = page.read_text()
         for name, lines in parts.items():
@@ -172,12 +176,12 @@ def _write(runs: dict[str, list[Run]], parts: dict[str, list[str]], *, is_whole:
         page.write_text(text)
 
 
-def _draw(runs: dict[str, list[Run]]) -> None:
+def _draw(runs: list[Run]) -> None:
     from bench.live_traffic import pictures
 
     PICTURES.mkdir(exist_ok=True)
-    pictures.trade(runs["beside"], "steady 10/s", "stock", PICTURES / "trade.png")
-    pictures.day(runs["beside"], PICTURES / "day.png")
+    pictures.trade(runs, "steady 10/s", "stock", PICTURES / "trade.png")
+    pictures.day(runs, PICTURES / "day.png")
 
 
 if __name__ == "__main__":

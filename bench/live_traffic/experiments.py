@@ -78,6 +78,8 @@ RULES: Final[dict[str, Callable[[int], Rule]]] = {
     "Lowtide, window = 8": lambda priority: Ours(priority=priority, window_max=8),
     "Lowtide, no yielding": lambda priority: Ours(priority=priority, yields=False),
 }
+DAY_RULES: Final = ("no batch", "night only", "Lowtide")
+"""Those in the picture of the day."""
 FRONTIER: Final[dict[str, Callable[[int], Rule]]] = {
     "Lowtide, prompts whole": lambda priority: Ours(priority=priority, parts=False),
     **{
@@ -274,6 +276,18 @@ def lowtide_cells(seeds: range) -> list[Cell]:
     """Lowtide's own rows of the tables, and what they are compared with."""
     return [
         cell for cell in cells(seeds) if cell.rule == "no batch" or cell.rule.startswith("Lowtide")
+    ]
+
+
+def picture_cells(seeds: range) -> list[Cell]:
+    """Every rule beside 10 live calls a second with stock flags, and the day of some."""
+    drawn = (("steady 10/s", "stock", None), ("day, peak 31/s", "recommended", DAY_RULES))
+    return [
+        cell
+        for cell in cells(seeds)
+        for load, setup, rules in drawn
+        if (cell.load, cell.setup, cell.kind) == (load, setup, "summ")
+        and (rules is None or cell.rule in rules)
     ]
 
 

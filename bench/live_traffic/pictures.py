@@ -9,6 +9,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+from bench.live_traffic.experiments import DAY_RULES
+
 Run = dict[str, Any]
 RULES: Final = (
     *("no batch", "fixed 64", "fixed 256", "fixed 1024", "run-batch", "Gradient2"),
@@ -50,7 +52,7 @@ def day(runs: Sequence[Run], place: Path) -> None:
         for run in runs
         if run["load"].startswith("day")
         and (run["setup"], run["kind"]) == ("recommended", "summ")
-        and run["rule"] in ("Lowtide", "night only", "no batch")
+        and run["rule"] in DAY_RULES
     }
     for rule, style in (("Lowtide", "tab:blue"), ("night only", "tab:orange")):
         minutes = [minute for minute, _ in chosen[rule]]

@@ -1,10 +1,12 @@
 """A Llama for vLLM that is made on the spot: settings and a tokenizer, whose weights vLLM draws.
 
-Used with `--load-format dummy`. A token is a letter of ASCII, and none ends an answer, so lengths
-are those that are asked for. With `ends` one does, as grammars need it.
+Used with `--load-format dummy`. A token is a letter of ASCII, or one of `words` with the space
+behind it, and none ends an answer, so lengths are those that are asked for. With `ends` one does,
+as grammars need it.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -13,13 +15,22 @@ _END: Final = 4
 _TEMPLATE: Final = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
 
-def random_llama(folder: Path, *, layers: int = 8, width: int = 512, ends: bool = False) -> Path:
+def random_llama(
+    folder: Path,
+    *,
+    layers: int = 8,
+    width: int = 512,
+    ends: bool = False,
+    words: Iterable[str] = (),
+) -> Path:
     """Writes the files of a model with so many layers of that width; returns `folder`."""
     folder.mkdir(parents=True)
     letters = _byte_letters()
+    merges = _merges(words, letters[ord(" ")])
+    vocabulary = [*letters, *dict.fromkeys(left + right for left, right in merges)]
     settings = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16",
-        "vocab_size": len(letters), "hidden_size": width, "intermediate_size": 4 * width,
+        "vocab_size": len(vocabulary), "hidden_size": width, "intermediate_size": 4 * width,
         "num_hidden_layers": layers, "num_attention_heads": width // 64,
         "num_key_value_heads": max(1, width // 256), "max_position_embeddings": 16_384,
         "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "tie_word_embeddings": True,
@@ -34,8 +45,8 @@ def random_llama(folder: Path, *, layers: int = 8, width: int = 512, ends: bool 
         "decoder": bytes_as_letters,
         "model": {
             "type": "BPE",
-            "vocab": {letter: place for place, letter in enumerate(letters)},
-            "merges": [],
+            "vocab": {token: place for place, token in enumerate(vocabulary)},
+            "merges": [" ".join(pair) for pair in merges],
         },
     }
     about = {
@@ -55,6 +66,16 @@ def random_llama(folder: Path, *, layers: int = 8, width: int = 512, ends: bool 
     ):
         (folder / name).write_text(json.dumps(reported))
     return folder
+
+
+def _merges(words: Iterable[str], space: str) -> list[tuple[str, str]]:
+    """The pairs that make one token of each word and the space behind it, letter by letter."""
+    pairs = [
+        (whole[:end], whole[end])
+        for whole in (word + space for word in words)
+        for end in range(1, len(whole))
+    ]
+    return list(dict.fromkeys(pairs))
 
 
 def _byte_letters() -> list[str]:

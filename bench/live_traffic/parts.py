@@ -4,7 +4,8 @@
 
 Lowtide beside live calls with `prompt_parts` true and false, on a vLLM with a random Llama and
 steps of 8,192 tokens (`--vllm` is the Python of its environment). The two take turns, and the one
-that came second begins the next round. Prints a table, the ratio of each pair, and one JSON line.
+that came second begins the next round. Prints a table, the ratio of each pair, and one JSON line. A
+word is a token, so a prompt has so many as `--batch-words` says.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.live_traffic.real import WHOLE, Run
+from bench.live_traffic.real_traffic import WORDS
 from bench.live_traffic.watched import VLLM, report, rounds, vllm_of
 
 FLAGS: Final = (
@@ -24,7 +26,7 @@ FLAGS: Final = (
 
 
 async def measure(asked: argparse.Namespace, folder: Path) -> list[Run]:
-    async with vllm_of(asked, folder, FLAGS) as target:
+    async with vllm_of(asked, folder, FLAGS, WORDS) as target:
         return await rounds(VLLM, target, asked, folder / "vllm", WHOLE)
 
 

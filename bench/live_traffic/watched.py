@@ -14,7 +14,7 @@ import asyncio
 import json
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -35,10 +35,12 @@ COMPARED: Final = ("batch_tokens_per_s", "ttft_p50_ms", "ttft_p99_ms", "itl_p99_
 
 @asynccontextmanager
 async def vllm_of(
-    asked: argparse.Namespace, folder: Path, flags: str = VLLM_FLAGS
+    asked: argparse.Namespace, folder: Path, flags: str = VLLM_FLAGS, words: Iterable[str] = ()
 ) -> AsyncIterator[Target]:
-    """A vLLM with its own scheduler and a random Llama, for as long as it is needed."""
-    model = random_llama(folder / "model", layers=asked.layers)
+    """A vLLM with its own scheduler and a random Llama, as long as it is needed. Those words are
+    its tokens.
+    """
+    model = random_llama(folder / "model", layers=asked.layers, words=words)
     settings = argparse.Namespace(vllm=asked.vllm, device="cpu", flags=flags)
     engine = Engine(STOCK, settings, str(model), folder)
     engine.start()

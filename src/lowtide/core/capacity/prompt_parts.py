@@ -10,7 +10,13 @@ at next to no cost, as it has to read the weights for each step. Pure; core/capa
 for each prompt, core/bodies/prompt_part.py cuts it.
 """
 
+from typing import Final
+
 from lowtide import limits
+
+_LEARN: Final = 1 / 16
+_COUNTED_MAX: Final = 8.0
+"""A single odd prompt, as one that the engine cuts off, tells no more than this factor."""
 
 
 class PromptParts:
@@ -20,7 +26,10 @@ class PromptParts:
         self.is_possible = False
         """Whether the engine is known to keep what it has read, and the operator allows parts."""
         self.tokens = float(limits.PART_TOKENS_START)
-        """The most that a part has, and so all batch prompts in one step."""
+        """The most that a part has, and so all batch prompts in one step, as the engine counts."""
+        self._counted = 1.0
+        """Tokens by the engine's count for one of our estimate, of which all else here is."""
+        self._has_counted = False
         self._until_s = float("-inf")
         self._sent = 0.0
         self._step_ended_at_s = float("-inf")
@@ -44,15 +53,16 @@ class PromptParts:
         """How many tokens of a prompt, of which `left` are unread, may be sent now: all of them, or
         at least `least`; 0 for none. `unread`: those of other batch prompts.
         """
+        tokens = self.tokens / self._counted
         if unread > 0:
-            owed_max = limits.PREFILL_WATCHED_CALLS * self.tokens
-            free = min(self.tokens - self._sent, owed_max - unread)
+            owed_max = limits.PREFILL_WATCHED_CALLS * tokens
+            free = min(tokens - self._sent, owed_max - unread)
         else:
-            free = max(self.tokens, float(least))
+            free = max(tokens, float(least))
         if left <= free:
             return left
-        fits_a_step = left <= self.tokens
-        if fits_a_step or free < max(least, limits.PART_TOKENS_LEAST):
+        fits_a_step = left <= tokens
+        if fits_a_step or free < max(least, limits.PART_TOKENS_LEAST / self._counted):
             return 0  # the next step has room for it, or for a piece that is worth a call
         return int(free)
 
@@ -73,7 +83,19 @@ class PromptParts:
         """Whether a prompt of so many unread tokens is in the step that runs now, so that taking it
         back would only have it read again.
         """
-        return sent_at_s < self._step_ended_at_s and tokens <= limits.PART_TOKENS_MAX
+        part_max = limits.PART_TOKENS_MAX / self._counted
+        return sent_at_s < self._step_ended_at_s and tokens <= part_max
+
+    def counted(self, estimated: int, counted: int) -> None:
+        """Records how many tokens the engine counted in a prompt: estimates of an unknown tokenizer
+        may be off by a factor, which would make parts too long or too short.
+        """
+        if estimated <= 0 or counted <= 0:
+            return
+        share = _LEARN if self._has_counted else 1.0
+        seen = min(_COUNTED_MAX, max(1 / _COUNTED_MAX, counted / estimated))
+        self._counted += share * (seen - self._counted)
+        self._has_counted = True
 
     def was_read(self) -> None:
         """Records that the engine answered a part."""

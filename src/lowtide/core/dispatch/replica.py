@@ -369,6 +369,7 @@ class Replica:
         self.controller.finished(
             usage.input_tokens, usage.cached_tokens, usage.output_tokens, now_s - sent_at_s
         )
+        self.controller.pacer.parts.counted(tokens, usage.input_tokens)
         self.guard.finished(usage.total_tokens, now_s)
 
     def timed_out(self, sent_at_s: float, now_s: float) -> None:

@@ -33,6 +33,21 @@ def test_prompts_go_whole_until_steps_are_too_long_and_again_when_they_no_longer
     assert not parts.is_active(2000.0)
 
 
+@pytest.mark.parametrize(("counted", "size"), [(4000, 125), (1000, 500), (500, 1000), (0, 500)])
+def test_parts_are_as_long_as_the_engine_counts(counted: int, size: int) -> None:
+    parts = active()
+    parts.counted(1000, counted)
+    assert parts.size(3000, 1, unread=0) == size
+
+
+def test_one_odd_prompt_does_not_turn_what_was_counted_over() -> None:
+    parts = active()
+    for _ in range(50):
+        parts.counted(1000, 1000)
+    parts.counted(1, 100_000)
+    assert 300 < parts.size(3000, 1, unread=0) < 500
+
+
 def test_parts_shrink_while_steps_are_too_long_and_grow_while_they_are_not() -> None:
     parts = active()
     for _ in range(100):

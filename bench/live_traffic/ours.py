@@ -69,7 +69,7 @@ class Ours(Rule):
         self._hear(now)
         left = self._unread(request)
         least = -(-request.prompt_tokens // limits.PARTS_MAX)
-        size = self.replica.size_to_send(left, least, now)
+        size = self.controller.pacer.size_to_send(left, least, now)
         if size >= left:
             return request
         if size <= 0:

@@ -68,6 +68,8 @@ class PrefillPacer:
         """How many tokens of a prompt of which `left` are unread may be sent now: all, 0, or a part
         of at least `least`. If 0, `opens_at_s` says when to ask.
         """
+        if not self.active:
+            return left
         if not self.parts.is_active(now_s):
             return left if self.may_send(left, now_s) else 0
         if self._live_unread and now_s < self._live_read_at_s:

@@ -28,12 +28,15 @@ def fits(request: Request, replica: Replica, now_s: float) -> bool:
     if request.tokens_read and request.read_at != replica.name:
         request.tokens_read = request.tokens_cached = 0
         request.was_part_aborted = False
+    controller = replica.controller
+    if controller is None or not controller.pacer.active:  # as for all without live traffic
+        return True
     left = max(1, request.unread_tokens)
     least = max(1, -(-request.tokens // limits.PARTS_MAX))
     has_fault = request.goes_whole or request.has_failed or request.was_cut
     if has_fault or replica.failing_since_s is not None or not watched(request, replica):
         least = left  # in one part, so whole
-    size = replica.size_to_send(left, least, now_s)
+    size = controller.pacer.size_to_send(left, least, now_s)
     if 0 < size < left:
         request.part = request.tokens_read + size
     return size >= left or request.part is not None

@@ -151,12 +151,6 @@ class Replica:
         """Whether one more request may be sent."""
         return self.in_flight < self.places and not self.alone and self.takes_calls(now_s)
 
-    def size_to_send(self, tokens: int, least: int, now_s: float) -> int:
-        """How many of so many prompt tokens may be sent now: all, none, or at least `least`."""
-        if self.controller is None or not self.controller.pacer.active:
-            return tokens
-        return self.controller.pacer.size_to_send(tokens, least, now_s)
-
     def is_paced(self, now_s: float) -> bool:
         """Whether a prompt was held back, and for longer than now."""
         return self.controller is not None and now_s < self.controller.pacer.opens_at_s
@@ -185,8 +179,9 @@ class Replica:
     @property
     def watches(self) -> bool:
         """Whether prompts are worth watching: live calls may wait behind them, streams show it."""
-        streams = self._gains_by_streams if self.streams is None else self.streams
-        return streams and self.controller is not None and self.controller.pacer.active
+        if self.controller is None or not self.controller.pacer.active:
+            return False
+        return self._gains_by_streams if self.streams is None else self.streams
 
     def end_prefill(self, tokens: int, now_s: float) -> None:
         """Records that a watched call has its first token, or ended without one."""
@@ -369,7 +364,8 @@ class Replica:
         self.controller.finished(
             usage.input_tokens, usage.cached_tokens, usage.output_tokens, now_s - sent_at_s
         )
-        self.controller.pacer.parts.counted(tokens, usage.input_tokens)
+        if self.controller.pacer.active:
+            self.controller.pacer.parts.counted(tokens, usage.input_tokens)
         self.guard.finished(usage.total_tokens, now_s)
 
     def timed_out(self, sent_at_s: float, now_s: float) -> None:

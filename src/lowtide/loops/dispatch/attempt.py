@@ -123,7 +123,9 @@ async def attempt(
     elif (size := len(answer.body)) > limits.LARGE_BODY_BYTES:
         judged = _beside(request, size, _outcome_of_large, request, answer)
         return line.custom_id, await judged
-    return line.custom_id, classify(_of_user(request, answer), lease.endpoint)
+    if request.tokens_cached or request.was_part_aborted:
+        answer = _of_user(request, answer)
+    return line.custom_id, classify(answer, lease.endpoint)
 
 
 async def attempt_part(

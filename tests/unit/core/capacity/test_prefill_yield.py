@@ -89,9 +89,9 @@ def test_a_replica_names_the_young_calls_that_give_way() -> None:
     assert [place for place, _ in given_way] == [2, 1]
     assert given_way[0][1] == 2_000
     assert 0 < given_way[1][1] < 1_000, "the older one was read in part"
-    assert not replica.size_to_send(1000, 1000, 10.0)
+    assert not replica.controller.pacer.size_to_send(1000, 1000, 10.0)
     replica.live_answered(300, 10.1)
-    assert replica.size_to_send(1000, 1000, 10.1)
+    assert replica.controller.pacer.size_to_send(1000, 1000, 10.1)
 
 
 def watched(*ages_and_tokens: tuple[float, int], **more: bool) -> list[BatchCall]:
@@ -144,7 +144,6 @@ def test_a_replica_without_a_controller_keeps_its_calls() -> None:
     replica = Replica("u", frozenset({"m"}), 8)
     assert replica.live_asked(300, [BatchCall(0.0, 10)], 0.0) == []
     replica.live_answered(300, 1.0)
-    assert replica.size_to_send(100, 100, 1.0)
 
 
 def test_calls_of_an_engine_that_does_not_tell_what_it_has_read_are_left_to_run() -> None:
@@ -153,6 +152,6 @@ def test_calls_of_an_engine_that_does_not_tell_what_it_has_read_are_left_to_run(
     replica.controller.pacer.active = True
     replica.started(tokens=50_000, now_s=9.9)
     assert replica.live_asked(300, [BatchCall(0.1, 50_000)], 10.0) == []
-    assert not replica.size_to_send(1000, 1000, 10.0), (
+    assert not replica.controller.pacer.size_to_send(1000, 1000, 10.0), (
         "but none follows before the live prompt is read"
     )

@@ -115,7 +115,7 @@ def test_an_engine_that_refuses_a_few_parts_in_a_row_is_sent_none_for_a_while() 
 
 def test_no_part_is_sent_before_a_live_prompt_is_read() -> None:
     pacer = PrefillPacer()
-    pacer.parts = active()
+    pacer.active, pacer.parts = True, active()
     assert pacer.size_to_send(3000, 1, 0.0) == 500
     pacer.live_asked(400, 0.0)
     assert pacer.size_to_send(100, 1, 0.0) == 0

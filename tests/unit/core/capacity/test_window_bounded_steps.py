@@ -57,7 +57,7 @@ def test_no_prompt_is_paced_and_long_ones_are_not_kept_away() -> None:
     polled(controller, 4, bounds_steps=True)
     replica.live_asked(50_000, [], 3.0)
     replica.resize(3.0)
-    assert replica.size_to_send(50_000, 50_000, 3.0)
+    assert replica.controller.pacer.size_to_send(50_000, 50_000, 3.0)
     assert replica.prompt_tokens_max == float("inf")
 
 

@@ -41,6 +41,14 @@ def taken(core: Dispatch, one: Replica, now_s: float = 1.0) -> Request:
     return request
 
 
+def test_without_live_calls_or_a_controller_a_prompt_is_sent_whole() -> None:
+    alone, beside = replica("http://a"), beside_live_calls()
+    assert beside.controller is not None
+    beside.controller.pacer.active = False
+    for one in (alone, beside):
+        assert taken(core_with(TOKENS), one).part is None
+
+
 def test_a_long_prompt_is_read_part_by_part_and_answered_as_a_whole() -> None:
     core, one = core_with(TOKENS), beside_live_calls()
     assert one.controller is not None

@@ -8,7 +8,11 @@ import asyncio
 from typing import Self
 
 from lowtide import limits
+from lowtide.core.faults.outcome import Attempt, NoReply, Reply
 from lowtide.core.scheduling.reply_budget import ReplyBudget, ReplyHold
+from lowtide.ports.engine import ReplyStream
+
+OVERSIZE = NoReply("oversize", f"the answer is larger than {limits.REPLY_BYTES_MAX} bytes")
 
 
 class ReplyMemory:
@@ -45,3 +49,16 @@ class ReplyMemory:
             self._may_go_on = asyncio.Event()
         elif self._may_go_on is not None:
             self._may_go_on.set()
+
+
+async def whole_reply(reply: ReplyStream, memory: ReplyMemory) -> Attempt:
+    """Reads a reply that is no stream of events to its end; `memory` counts what comes."""
+    body = bytearray()
+    while block := await reply.read():
+        if isinstance(block, NoReply):
+            return block
+        body += block
+        if len(body) > limits.REPLY_BYTES_MAX:
+            return OVERSIZE
+        await memory.add(len(block))
+    return Reply(reply.status, bytes(body), reply.retry_after_s)

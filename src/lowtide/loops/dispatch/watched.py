@@ -8,13 +8,10 @@ import asyncio
 from collections.abc import Callable
 
 from lowtide.core.bodies.sse import CONTENT_TYPE
-from lowtide.core.faults.outcome import Attempt, NoReply, Reply
+from lowtide.core.faults.outcome import Attempt, NoReply
 from lowtide.core.faults.streamed_answer import StreamedAnswer
-from lowtide.limits import REPLY_BYTES_MAX
 from lowtide.ports.engine import ReplyStream, StreamingEngine
-from lowtide.service.reply_memory import ReplyMemory
-
-_OVERSIZE = NoReply("oversize", f"the answer is larger than {REPLY_BYTES_MAX} bytes")
+from lowtide.service.reply_memory import OVERSIZE, ReplyMemory, whole_reply
 
 
 async def post_watched(
@@ -38,7 +35,7 @@ async def post_watched(
             if isinstance(reply, NoReply):
                 return reply
             if reply.status >= 300 or not reply.content_type.startswith(CONTENT_TYPE):
-                return await _read_whole(reply, memory)
+                return await whole_reply(reply, memory)
             return await _read_stream(reply, on_token, memory)
     except TimeoutError:
         return NoReply("timeout", f"no complete answer within {timeout_s:g} s")
@@ -55,19 +52,6 @@ async def _read_stream(
         if answer.has_begun:
             on_token()
         if answer.is_oversize:
-            return _OVERSIZE
+            return OVERSIZE
         await memory.add(len(block))
     return answer.finish(reply.status)
-
-
-async def _read_whole(reply: ReplyStream, memory: ReplyMemory) -> Attempt:
-    """Reads a refusal, or the answer of an engine that does not stream."""
-    blocks: list[bytes] = []
-    while block := await reply.read():
-        if isinstance(block, NoReply):
-            return block
-        blocks.append(block)
-        if sum(map(len, blocks)) > REPLY_BYTES_MAX:
-            return _OVERSIZE
-        await memory.add(len(block))
-    return Reply(reply.status, b"".join(blocks), reply.retry_after_s)

@@ -35,14 +35,13 @@ from lowtide.service.live.live_attempt import (
     LiveAttempt,
     LiveStream,
     busy,
-    collected,
     refute,
     whole_answer,
     why_failed,
 )
 from lowtide.service.live.live_replica import STREAM_BEGUN, LiveCall, LiveReplica
 from lowtide.service.off_loop import off_loop
-from lowtide.service.reply_memory import ReplyMemory
+from lowtide.service.reply_memory import ReplyMemory, whole_reply
 
 
 class AdmittedCall(msgspec.Struct, frozen=True):
@@ -195,7 +194,7 @@ class LiveService:
                 return whole_answer(live, call, coming)
             if coming.status >= 300 or not coming.content_type.startswith(CONTENT_TYPE):
                 with self.memory(admission) as memory:
-                    reply = await collected(coming, memory)
+                    reply = await whole_reply(coming, memory)
                 return whole_answer(live, call, reply, coming.content_type)
             stream = LiveStream(coming, call)
             broken = await stream.begin()

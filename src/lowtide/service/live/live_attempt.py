@@ -25,7 +25,6 @@ from lowtide.core.faults.outcome import (
 from lowtide.core.live.live import LiveAnswer, LiveRequest, answer_of, no_answer
 from lowtide.ports.engine import ReplyStream
 from lowtide.service.live.live_replica import LiveCall, LiveReplica
-from lowtide.service.reply_memory import ReplyMemory
 
 
 class LiveStream:
@@ -124,19 +123,6 @@ def whole_answer(
         elif isinstance(outcome, Failed) and attempt.status < 300:
             answer = no_answer(outcome.detail)
     return LiveAttempt(live, call, outcome, answer)
-
-
-async def collected(reply: ReplyStream, memory: ReplyMemory) -> Reply | NoReply:
-    """A reply that is no stream of events, whole."""
-    body = bytearray()
-    while block := await reply.read():
-        if isinstance(block, NoReply):
-            return block
-        body += block
-        if len(body) > limits.REPLY_BYTES_MAX:
-            return NoReply("oversize", f"the answer is larger than {limits.REPLY_BYTES_MAX} bytes")
-        await memory.add(len(block))
-    return Reply(reply.status, bytes(body), reply.retry_after_s)
 
 
 def busy(message: str, wait_s: int) -> LowtideError:

@@ -28,7 +28,7 @@ from lowtide.store.schema.tables import LEASED, batch_models, batches, chunks, f
 from lowtide.store.statements.batch_filters import conditions
 from lowtide.store.statements.batch_notes import note
 from lowtide.store.statements.idempotency import one_batch, take_key
-from lowtide.store.statements.many_keys import in_steps
+from lowtide.store.statements.many_keys import rows_of
 from lowtide.store.statements.owners import owner_of
 from lowtide.store.statements.paging import page
 from lowtide.store.statements.transitions import drop_unleased, take
@@ -104,12 +104,9 @@ class SqlBatches(Transactional):
         mine = select(batches).where(
             batches.c.project_id == project_id, batches.c.deleted_at.is_(None)
         )
-        found: dict[str, Batch] = {}
         async with self._db.read() as conn:
-            for some in in_steps(batch_ids):
-                rows = await conn.execute(mine.where(batches.c.id.in_(some)))
-                found |= {row.id: batch_of(row) for row in rows}
-        return found
+            rows = rows_of(conn, mine, batches.c.id, batch_ids)
+            return {row.id: batch_of(row) async for row in rows}
 
     async def page(
         self,

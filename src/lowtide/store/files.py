@@ -20,7 +20,7 @@ from lowtide.store.schema.rows import struct_of, struct_or_none, structs_of
 from lowtide.store.schema.tables import files
 from lowtide.store.statements.garbage import hide_files, lock_garbage
 from lowtide.store.statements.idempotency import take_key
-from lowtide.store.statements.many_keys import in_steps
+from lowtide.store.statements.many_keys import rows_of
 from lowtide.store.statements.paging import page
 from lowtide.store.statements.storage_use import check_quota
 
@@ -49,12 +49,9 @@ class SqlFiles(Transactional):
 
     async def get_many(self, project_id: str, file_ids: Collection[str]) -> dict[str, File]:
         mine = select(files).where(files.c.project_id == project_id, _VISIBLE)
-        found: dict[str, File] = {}
         async with self._db.read() as conn:
-            for some in in_steps(file_ids):
-                rows = await conn.execute(mine.where(files.c.id.in_(some)))
-                found |= {row.id: struct_of(File, row) for row in rows}
-        return found
+            rows = rows_of(conn, mine, files.c.id, file_ids)
+            return {row.id: struct_of(File, row) async for row in rows}
 
     async def by_id(self, file_id: str) -> File | None:
         async with self._db.read() as conn:

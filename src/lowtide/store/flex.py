@@ -21,7 +21,7 @@ from lowtide.store.batches import check_batch_quota, insert_batch
 from lowtide.store.connection.database import Transactional
 from lowtide.store.schema.rows import batch_of
 from lowtide.store.schema.tables import AWAITED, LEASED, batches, chunks, files
-from lowtide.store.statements.many_keys import in_steps
+from lowtide.store.statements.many_keys import rows_of
 
 _FIRST_TOKEN = 1
 _STANDING: Final = select(batches.c.id, batches.c.status, batches.c.holds, batches.c.results_seq)
@@ -68,14 +68,11 @@ class SqlFlex(Transactional):
         return None if row is None else batch_of(row)
 
     async def standing(self, batch_ids: Sequence[str]) -> Mapping[str, FlexStatus]:
-        statuses: dict[str, FlexStatus] = {}
         async with self._db.read() as conn:
-            for some in in_steps(batch_ids):
-                for batch_id, *standing in await conn.execute(
-                    _STANDING.where(batches.c.id.in_(some))
-                ):
-                    statuses[batch_id] = FlexStatus(*standing)
-        return statuses
+            rows = rows_of(conn, _STANDING, batches.c.id, batch_ids)
+            return {
+                row.id: FlexStatus(row.status, row.holds, row.results_seq) async for row in rows
+            }
 
     async def is_leased(self, batch_id: str) -> bool:
         leased = select(chunks.c.seq).where(chunks.c.batch_id == batch_id, chunks.c.state == LEASED)

@@ -4,7 +4,12 @@ Called by adapters that read rows by their keys. Invariant: each key is in exact
 steps are in the order of their keys, so a statement is prepared for few lengths.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import ColumnElement
 
 from lowtide.limits import STORE_KEYS_PER_STATEMENT
 
@@ -15,3 +20,12 @@ def in_steps(keys: Collection[str], places: int = 1) -> Iterator[Sequence[str]]:
     ordered, size = sorted(set(keys)), STORE_KEYS_PER_STATEMENT // places
     for first in range(0, len(ordered), size):
         yield ordered[first : first + size]
+
+
+async def rows_of(
+    conn: AsyncConnection, chosen: Select[Any], column: ColumnElement[Any], keys: Collection[str]
+) -> AsyncIterator[Row[Any]]:
+    """Those of the rows `chosen` that have one of the keys in that column."""
+    for some in in_steps(keys):
+        for row in await conn.execute(chosen.where(column.in_(some))):
+            yield row

@@ -8,7 +8,7 @@ not recorded; growth is counted once, from running totals.
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from math import floor
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -121,6 +121,7 @@ class ReplicaRow(msgspec.Struct, frozen=True):
     part: ReplicaPart
 
 
+_Key = TypeVar("_Key")
 Parts = Mapping[datetime, ReplicaPart]
 """Parts of one replica by the begins of their buckets."""
 
@@ -186,11 +187,16 @@ def bucket_begin(at: datetime) -> datetime:
 
 def by_bucket(rows: Iterable[ReplicaRow]) -> Parts:
     """The rows of one replica, those of all processes in a bucket added up."""
-    parts: dict[datetime, ReplicaPart] = {}
-    for row in rows:
-        before = parts.get(row.at)
-        parts[row.at] = row.part if before is None else before.plus(row.part)
-    return parts
+    return _sums((row.at, row.part) for row in rows)
+
+
+def _sums(parts: Iterable[tuple[_Key, ReplicaPart]]) -> dict[_Key, ReplicaPart]:
+    """The parts of each key added up."""
+    sums: dict[_Key, ReplicaPart] = {}
+    for key, part in parts:
+        before = sums.get(key)
+        sums[key] = part if before is None else before.plus(part)
+    return sums
 
 
 def spans_of(parts: Parts, since: datetime, until: datetime, spans_max: int) -> list[ReplicaSpan]:
@@ -200,11 +206,7 @@ def spans_of(parts: Parts, since: datetime, until: datetime, spans_max: int) -> 
     width_s = limits.REPLICA_BUCKET_S
     while (until - since).total_seconds() > width_s * spans_max:
         width_s *= 2
-    done: dict[int, ReplicaPart] = {}
-    for at, part in parts.items():
-        number = floor(at.timestamp() / width_s)
-        before = done.get(number)
-        done[number] = part if before is None else before.plus(part)
+    done = _sums((floor(at.timestamp() / width_s), part) for at, part in parts.items())
     first, last = floor(since.timestamp() / width_s), floor(until.timestamp() / width_s)
     end = until.timestamp()
     return [

@@ -12,6 +12,7 @@ from typing import Final
 from bench.live_traffic.gateway import Rule
 from lowtide import limits
 from lowtide.core.capacity.engine_metrics import BatchCall, EngineMetrics, LiveSeen
+from lowtide.core.capacity.prompt_parts import least_part
 from lowtide.core.capacity.window import WindowController
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.usage import Usage
@@ -68,7 +69,7 @@ class Ours(Rule):
     def next_call(self, request: SimRequest, now: float) -> SimRequest | None:
         self._hear(now)
         left = self._unread(request)
-        least = -(-request.prompt_tokens // limits.PARTS_MAX)
+        least = least_part(request.prompt_tokens)
         size = self.controller.pacer.size_to_send(left, least, now)
         if size >= left:
             return request

@@ -106,3 +106,8 @@ class PromptParts:
         self._refused += 1
         if self._refused >= limits.PARTS_REFUSED:
             self._refused, self._pause_until_s = 0, now_s + limits.PARTS_HOLD_S
+
+
+def least_part(tokens: int) -> int:
+    """The fewest tokens of a part of a prompt with so many, so that it has PARTS_MAX at most."""
+    return max(1, -(-tokens // limits.PARTS_MAX))

@@ -7,7 +7,7 @@ is never an outcome of its request, nor an answer to learn from; a request of wh
 sent whole from then on, so it fails only as a whole.
 """
 
-from lowtide import limits
+from lowtide.core.capacity.prompt_parts import least_part
 from lowtide.core.dispatch.replica import Replica
 from lowtide.core.dispatch.request import Request
 from lowtide.core.dispatch.verdict import Decision, Finish, OutcomeRules
@@ -32,7 +32,7 @@ def fits(request: Request, replica: Replica, now_s: float) -> bool:
     if controller is None or not controller.pacer.active:  # as for all without live traffic
         return True
     left = max(1, request.unread_tokens)
-    least = max(1, -(-request.tokens // limits.PARTS_MAX))
+    least = least_part(request.tokens)
     has_fault = request.goes_whole or request.has_failed or request.was_cut
     if has_fault or replica.failing_since_s is not None or not watched(request, replica):
         least = left  # in one part, so whole

@@ -123,9 +123,7 @@ async def attempt(
     elif (size := len(answer.body)) > limits.LARGE_BODY_BYTES:
         judged = _beside(request, size, _outcome_of_large, request, answer)
         return line.custom_id, await judged
-    if request.tokens_cached or request.was_part_aborted:
-        answer = _of_user(request, answer)
-    return line.custom_id, classify(answer, lease.endpoint)
+    return line.custom_id, classify(_of_user(request, answer), lease.endpoint)
 
 
 async def attempt_part(
@@ -170,9 +168,11 @@ def _priority_field(upstream: Upstream) -> Mapping[str, object]:
 
 def _of_user(request: Request, answer: Attempt) -> Attempt:
     """The answer as if its prompt had not been read in parts."""
-    own = request.tokens_cached + request.was_part_aborted * request.unread_tokens
-    if not own or not isinstance(answer, Reply) or answer.status >= 300:
+    if not (request.tokens_cached or request.was_part_aborted):
         return answer
+    if not isinstance(answer, Reply) or answer.status >= 300:
+        return answer
+    own = request.tokens_cached + request.was_part_aborted * request.unread_tokens
     body = without_own_cache(answer.body, own)
     return Reply(answer.status, body, answer.retry_after_s)
 

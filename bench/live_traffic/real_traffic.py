@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,23 +117,29 @@ async def live_calls(
 
 async def _live_call(proxied: HttpEngine, body: bytes) -> tuple[float, list[float]]:
     """Seconds to the first event with a token, and the gaps between the blocks after it."""
-    began = last = time.perf_counter()
-    first, gaps, answer = 0.0, [], StreamedAnswer()
-    async with proxied.open_stream(PATH, body, CALL_S) as reply:
+    began = time.perf_counter()
+    instants = [instant async for instant in token_instants(proxied, body)]
+    if not instants:
+        return 0.0, []
+    return instants[0] - began, [later - before for before, later in pairwise(instants)]
+
+
+async def token_instants(engine: HttpEngine, body: bytes) -> AsyncIterator[float]:
+    """When the first event with a token came of a streamed call, and when each block after it.
+    Raises RuntimeError for a call that is refused, or breaks.
+    """
+    answer = StreamedAnswer()
+    async with engine.open_stream(PATH, body, CALL_S) as reply:
         if isinstance(reply, NoReply) or reply.status != 200:
             raise RuntimeError(f"no stream: {reply}")
         while block := await reply.read():
             if isinstance(block, NoReply):
                 raise RuntimeError(f"the stream broke: {block}")
-            if not first:
+            if not answer.has_begun:
                 answer.feed(block)
                 if not answer.has_begun:
                     continue  # the role, which an engine may send before it has read the prompt
-            now = time.perf_counter()
-            if first:
-                gaps.append(now - last)
-            first, last = first or now - began, now
-    return first or last - began, gaps
+            yield time.perf_counter()
 
 
 @asynccontextmanager

@@ -13,10 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bench.live_traffic.real_traffic import CALL_S, CONNECTIONS, PATH, Traffic
+from bench.live_traffic.real_traffic import CONNECTIONS, Traffic, token_instants
 from bench.step_bound_vllm.engine import BATCH_PRIORITY, CLASS, STOCK, Engine, until_idle
-from lowtide.core.faults.outcome import NoReply
-from lowtide.core.faults.streamed_answer import StreamedAnswer
 from lowtide.engines.http.client import HttpEngine
 
 STREAMS_MAX: Final = 64
@@ -89,24 +87,12 @@ def _streamed(traffic: Traffic, engine: Engine) -> Iterator[bytes]:
 async def _loop(http: HttpEngine, bodies: Iterator[bytes], waits: Waits) -> None:
     """One call after the other, without end."""
     for body in bodies:
-        number, answer = next(_NUMBERS), StreamedAnswer()
-        since = time.perf_counter()
+        number, since, has_begun = next(_NUMBERS), time.perf_counter(), False
         waits.pending[number] = since, False
-        async with http.open_stream(PATH, body, CALL_S) as reply:
-            if isinstance(reply, NoReply) or reply.status != 200:
-                raise RuntimeError(f"no stream: {reply}")
-            has_begun = False
-            while block := await reply.read():
-                if isinstance(block, NoReply):
-                    raise RuntimeError(f"the stream broke: {block}")
-                if not has_begun:
-                    answer.feed(block)
-                    if not answer.has_begun:
-                        continue
-                now = time.perf_counter()
-                (waits.gaps if has_begun else waits.first).append(now - since)
-                since, has_begun = now, True
-                waits.pending[number] = since, True
+        async for now in token_instants(http, body):
+            (waits.gaps if has_begun else waits.first).append(now - since)
+            since, has_begun = now, True
+            waits.pending[number] = since, True
         del waits.pending[number]
 
 

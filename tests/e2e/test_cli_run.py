@@ -53,6 +53,18 @@ def run_arguments(batch: Path, engine: ScriptedEngine) -> list[str | Path]:
     return ["run", batch, "-o", "out.jsonl", "--url", engine.url, "--window", str(WINDOW)]
 
 
+async def stopped_twice(gate: Gate, batch: Path, folder: Path, words: str) -> str:
+    """What the run reports that gets a second Ctrl-C once it has said those words of the first."""
+    async with await Command.start(*run_arguments(batch, gate.engine), cwd=folder) as command:
+        await gate.is_reached()
+        command.send(signal.SIGINT)
+        await command.said(words)
+        command.send(signal.SIGINT)
+        code, _, reported = await command.ended()
+    assert code == 130
+    return reported
+
+
 async def test_results_come_in_input_order_and_nothing_else_is_left(
     batch: Path, tmp_path: Path
 ) -> None:
@@ -111,15 +123,9 @@ async def test_a_second_ctrl_c_stops_at_once_and_says_what_is_kept(
     batch: Path, tmp_path: Path
 ) -> None:
     gate = Gate()
-    async with gate.engine as engine:
-        async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
-            await gate.is_reached()
-            command.send(signal.SIGINT)
-            await command.said("Stopping")
-            command.send(signal.SIGINT)
-            code, _, reported = await command.ended()
+    async with gate.engine:
+        reported = await stopped_twice(gate, batch, tmp_path, "Stopping")
         gate.opened.set()
-    assert code == 130
     told = "Stopped at once: what was in flight runs again. Kept in out.jsonl.lowtide."
     assert told in " ".join(reported.split())
 
@@ -145,13 +151,7 @@ async def test_after_kill_9_the_same_command_goes_on(batch: Path, tmp_path: Path
 async def test_a_second_ctrl_c_stops_at_once(batch: Path, tmp_path: Path) -> None:
     gate = Gate(answered_first=0)
     async with gate.engine as engine:
-        async with await Command.start(*run_arguments(batch, engine), cwd=tmp_path) as command:
-            await gate.is_reached()
-            command.send(signal.SIGINT)
-            await command.said("Ctrl-C again")
-            command.send(signal.SIGINT)
-            code, _, _ = await command.ended()
-        assert code == 130
+        await stopped_twice(gate, batch, tmp_path, "Ctrl-C again")
         await engine.saw_abandoned(1)
 
 

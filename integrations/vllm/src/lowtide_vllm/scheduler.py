@@ -71,7 +71,7 @@ class _StepBound(Scheduler):
         """vLLM's, with the batch's part bounded while live calls run or wait."""
         now = time.monotonic()
         batch = [request for request in self.running if request.priority > 0]
-        self._adapters = _adapters(self.running)
+        self._adapters = self._running_adapters()
         live = self._live_work(batch, now)
         decodes = [request for request in batch if self._wanted(request) <= 1]
         decision = decide(
@@ -125,6 +125,9 @@ class _StepBound(Scheduler):
     def _handle_blocked_waiting_request(self, request: Request) -> bool:
         """vLLM's; also False, so that others pass it by, while its adapter has no place."""
         return super()._handle_blocked_waiting_request(request) and self._has_place(request)
+
+    def _running_adapters(self) -> set[int]:
+        return _adapters(self.running) if self.lora_config else set()
 
     def _has_place(self, request: Request) -> bool:
         """Whether its adapter, if it has one, runs already or may run beside those that do."""
@@ -190,7 +193,7 @@ class _StepBound(Scheduler):
             self.running.remove(request)
             self._preempt_request(request, now)
             batch.remove(request)
-        self._adapters = _adapters(self.running)
+        self._adapters = self._running_adapters()
 
     def _calls_of_one_adapter(self, batch: list[Request]) -> list[Request]:
         """The batch calls with the adapter that fewest of them have and no live call; or none."""
